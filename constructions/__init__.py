@@ -1,0 +1,25 @@
+"""The paper's explicit constructions as plain weight matrices, and one forward pass for them all."""
+
+from constructions.construction import Construction, Estimate, Program
+from constructions.em import EMTransformer
+from constructions.piecewise import PiecewiseLinear, log_approximation, square_approximation
+from constructions.residual import Layout
+from constructions.trace import Trace
+from constructions.transformer import Transformer
+from constructions.weights import Head, Layer, Sizes
+
+__all__ = [
+    "Construction",
+    "EMTransformer",
+    "Estimate",
+    "Head",
+    "Layer",
+    "Layout",
+    "PiecewiseLinear",
+    "Program",
+    "Sizes",
+    "Trace",
+    "Transformer",
+    "log_approximation",
+    "square_approximation",
+]

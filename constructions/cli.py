@@ -1,0 +1,176 @@
+"""What the command lines share: parsing, one-line errors, exit statuses, input and output files.
+
+Bad input ends a command with one line on standard error and exit status 2; outputs that exist are
+then as they were.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import json
+import math
+import re
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import numpy as np
+import tyro
+
+from constructions.files import check_writable, package_version, write_files
+from constructions.weights import Array
+
+T = TypeVar("T")
+
+
+def flag(metavar: str, default: str | None = None) -> Any:
+    """How an option is shown: its value's name and, where code finds it, the default in words."""
+    if default is None:
+        return tyro.conf.arg(metavar=metavar)
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint=f"(default: {default})")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Common:
+    """Options that every command has."""
+
+    seed: int = 0
+    """Seed of everything random."""
+    json: Annotated[Path | None, flag("FILE", "none")] = None
+    """Also write the results to this file, as JSON."""
+
+
+def main(program: str, options: type[T], run: Callable[[T], None], argv: Sequence[str] | None) -> NoReturn:
+    """Parse `argv`, run the command, and exit: 0, or 2 after one line saying what is wrong."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "--version" in arguments:
+        print(f"{program} {package_version()}")
+        sys.exit(0)
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
+    try:
+        run(_parse(program, options, arguments))
+    except (ValueError, OSError, OverflowError, MemoryError) as error:
+        if isinstance(error, BrokenPipeError):
+            sys.exit(1)
+        _fail(program, str(error) or type(error).__name__)
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _fail(program: str, message: str) -> NoReturn:
+    print(f"{program}: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse(program: str, options: type[T], arguments: list[str]) -> T:
+    """tyro's result; its boxed error becomes one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options, prog=f"python -m {program}", args=arguments)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+        lines = [line.strip("│|╭╮╰╯ ") for line in plain.splitlines()]
+        message: list[str] = []
+        for line in lines[1:]:
+            if not line or set(line) <= set("─-"):
+                break
+            message.append(line)
+        _fail(program, " ".join(message) + f" (see python -m {program} --help)")
+
+
+def write_outputs(figure: tuple[Path, Any] | None, json_file: Path | None, results: Any) -> None:
+    """Write a matplotlib figure and results as JSON, both or neither."""
+    contents: dict[Path, bytes] = {}
+    if figure is not None:
+        path, drawn = figure
+        buffer = io.BytesIO()
+        kind = path.suffix.removeprefix(".").lower() or "png"
+        if kind not in drawn.canvas.get_supported_filetypes():
+            raise ValueError(f"cannot draw {path}: no picture format {kind!r}; use .png, .svg or .pdf")
+        drawn.savefig(buffer, format=kind, dpi=150)
+        contents[path] = buffer.getvalue()
+    if json_file is not None:
+        text = json.dumps(_plain(results), indent=1, allow_nan=False)
+        contents[json_file] = (text + "\n").encode()
+    write_files(contents)
+
+
+def _plain(value: Any) -> Any:
+    """JSON values: arrays as lists, numbers that are not finite as null."""
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if isinstance(value, np.integer):
+        return int(value)
+    return value
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """OSError unless every given path can be written; called before long work."""
+    check_writable(*(path for path in paths if path is not None))
+
+
+def read_csv(path: Path) -> Array:
+    """The numbers in a CSV file, (rows, columns), with or without a header line.
+
+    The separator is a comma, semicolon or tab.  ValueError naming line and column for text, empty
+    cells, rows of unequal length, values that are not finite, no rows, or a file that is not text.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file (not UTF-8)") from None
+    if "\0" in text:
+        raise ValueError(f"{path} is not a text file (it holds zero bytes)")
+    lines = text.splitlines()
+    first = next((line for line in lines if line.strip()), "")
+    separator = max(",;\t", key=first.count)
+    with contextlib.suppress(ValueError):  # all numbers and no header, the usual large file
+        fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2)
+        if fast.size and np.isfinite(fast).all():
+            return fast
+    rows = [
+        (number, [cell.strip() for cell in row])
+        for number, row in enumerate(csv.reader(lines, delimiter=separator), start=1)
+        if any(cell.strip() for cell in row)
+    ]
+    if rows and not any(_is_number(cell) for cell in rows[0][1]):
+        rows = rows[1:]
+    if not rows:
+        raise ValueError(f"{path} holds no rows of numbers")
+    width = len(rows[0][1])
+    for number, cells in rows:
+        if len(cells) != width:
+            raise ValueError(
+                f"{path}, line {number}: {len(cells)} columns where line {rows[0][0]} has {width}"
+            )
+        for column, cell in enumerate(cells, start=1):
+            if not _is_number(cell) or not math.isfinite(float(cell)):
+                what = "is empty" if not cell else f"is {cell[:40]!r}, not a finite number"
+                raise ValueError(f"{path}, line {number}: column {column} {what}")
+    return np.array([cells for _, cells in rows], dtype=np.float64)
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,366 @@
+"""EM for unit-variance Gaussian mixtures as a transformer (Theorem C.1): from sizes and bounds to
+weights, from data to tokens and back.  The layers themselves, with their derivation, are in `em_layers`.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import KW_ONLY, asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, NamedTuple, cast
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from constructions.bounds import Levels
+from constructions.construction import (
+    DTYPES,
+    Construction,
+    Estimate,
+    Program,
+    Run,
+    as_problem,
+)
+from constructions.em_layers import em_layout, em_parts
+from constructions.piecewise import (
+    MAX_PIECES,
+    PiecewiseLinear,
+    Width,
+    log_approximation,
+    log_pieces,
+    square_approximation,
+    square_pieces,
+)
+from constructions.residual import Layout, ReluSum
+from constructions.structured import Tokens
+from constructions.transformer import Mode, Transformer
+from constructions.weights import Array, Pooling, Sizes
+
+ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
+MAX_LOG_A = {"float64": 705.0, "float32": 85.0}
+
+_SHARPNESS = 40.0
+"""Score of a component's own tokens in the softmax readout; others weigh e^-40 < 1e-17."""
+
+
+@dataclass(frozen=True, eq=False)
+class EMTransformer(Construction):
+    """Explicit weights for EM, built from sizes and bounds, never from data.
+
+    d0, K0: largest dimension and number of components.
+    eps: sup error of each log and of each half squared norm in the logits.
+    r_max: bound on the norm of every mean met; pi_min: on every weight.
+    approximator: "minimax" for the fewest hidden units, "paper" for Lemmas C.4 and C.5.
+    log_A: log of the range of the responsibilities' logarithm; unless given, large enough that
+        responsibilities below 1/A change a mean by at most about eps.
+    remainder: "count" uses all samples; "drop" the first K floor(N/K), as the paper does.
+    pooling_kind: "softmax" readout for any N, or the "linear" one of Remark C.3 for K | N.
+    dtype: "float64" or "float32".  max_bytes: most memory that the matrices may take.
+
+    ValueError, naming the value that works, when eps, the range or the dtype cannot be held;
+    matrices larger than `max_bytes` are refused when they are first asked for.
+    """
+
+    d0: int
+    K0: int
+    _: KW_ONLY
+    eps: float
+    r_max: float
+    pi_min: float
+    approximator: Width = "minimax"
+    log_A: float | None = None
+    remainder: Literal["count", "drop"] = "count"
+    pooling_kind: Literal["softmax", "linear"] = "softmax"
+    dtype: str = "float64"
+    device: str = "cpu"
+    max_bytes: int = 4 * 2**30
+
+    def __post_init__(self) -> None:
+        for name in ("d0", "K0"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise ValueError(f"{name} must be a positive integer, got {value}")
+            object.__setattr__(self, name, int(value))
+        for name, top in (("eps", 1.0), ("r_max", math.inf), ("pi_min", 1.0)):
+            value = float(getattr(self, name))
+            if not 0 < value < top:
+                limit = "finite" if top == math.inf else f"below {top:g}"
+                raise ValueError(f"{name} must be positive and {limit}, got {value:g}")
+            object.__setattr__(self, name, value)
+        for name, allowed in (
+            ("approximator", ("minimax", "paper")),
+            ("remainder", ("count", "drop")),
+            ("pooling_kind", ("softmax", "linear")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
+        if self.dtype not in DTYPES:
+            raise ValueError(
+                f"dtype {self.dtype} cannot hold the construction: its coefficients reach "
+                "A = r_max / (eps pi_min) and its rounding exceeds eps; use float64 or float32"
+            )
+        self._check_range()
+
+    def _check_range(self) -> None:
+        limit, floor = MAX_LOG_A[self.dtype], ROUNDOFF[self.dtype] * self.r_max**2
+        if not 0 < self.range_log <= limit:
+            raise ValueError(
+                f"log A = {self.range_log:.1f} does not fit {self.dtype}, which holds A up to "
+                f"e^{limit:g}: give log_A in (0, {limit:g}]"
+            )
+        if -math.log(self.pi_min) > limit:
+            raise ValueError(
+                f"pi_min = {self.pi_min:g} does not fit {self.dtype}; at least {math.exp(-limit):.2g} works"
+            )
+        if self.eps < floor / 100:
+            raise ValueError(
+                f"eps = {self.eps:g} is far below the rounding error {floor:.2g} of |mu|^2 in "
+                f"{self.dtype} at r_max = {self.r_max:g}; use eps >= {floor:.2g} or a smaller r_max"
+            )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments but the device, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "device"}
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Ranges and sup errors of the approximations."""
+        log_w, log_pi, square = (f.sup_error for f in self.approximations)
+        return {
+            "r_max": self.r_max,
+            "pi_min": self.pi_min,
+            "log_A": self.range_log,
+            "log_w_error": log_w,
+            "log_pi_error": log_pi,
+            "square_error": square,
+        }
+
+    @property
+    def readout_text(self) -> str:
+        """The readout in words."""
+        return (
+            f"{self.pooling_kind} pooling: query k is {_SHARPNESS:g} e_k (softmax) or K e_k (linear), "
+            "key e, value [pi; mu]; column k of the output is [pi; mu_k]"
+        )
+
+    # ---- weights and their sizes
+
+    @property
+    def range_log(self) -> float:
+        """log A of the responsibilities' logarithm."""
+        if self.log_A is not None:
+            return float(self.log_A)
+        reach = 2 * (2 * self.r_max + math.sqrt(self.d0))
+        return math.log(reach) - math.log(self.eps) - math.log(self.pi_min)
+
+    @property
+    def square_delta(self) -> float:
+        """Sup error of each x^2: d0 of them make |mu|^2, whose half errs by at most eps."""
+        return 2 * self.eps / self.d0
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The residual stream."""
+        return em_layout(self.d0, self.K0, counted=self.remainder == "count")
+
+    @cached_property
+    def approximations(self) -> tuple[PiecewiseLinear, PiecewiseLinear, PiecewiseLinear]:
+        """log on responsibilities, log on weights, x^2.
+
+        The lemmas' versions live on [1/A, A] and have a unit for the constant; the minimax ones
+        need neither.
+        """
+        width = self.approximator
+        upper, constant = (1.0, False) if width == "minimax" else (None, True)
+        options: Any = {"width": width, "upper": upper, "constant": constant}
+        return (
+            log_approximation(math.exp(self.range_log), self.eps, **options),
+            log_approximation(1 / self.pi_min, self.eps, **options),
+            square_approximation(self.r_max, self.square_delta, width=width, constant=constant),
+        )
+
+    @cached_property
+    def program(self) -> Program:
+        """The layers, built on first use; ValueError if they take more than `max_bytes`."""
+        if self.n_bytes() > self.max_bytes:
+            raise ValueError(
+                f"the matrices take {self.n_bytes() / 2**30:.3g} GiB, more than max_bytes = "
+                f"{self.max_bytes / 2**30:.3g} GiB; eps >= {self._affordable_eps():.3g} fits"
+            )
+        return em_parts(self.layout, *self.approximations).program()
+
+    def hidden_widths(self) -> tuple[int, int, int]:
+        """D' of the E-layer, the M-layer and the last M-layer, without building them."""
+        d0, K0, width = self.d0, self.K0, self.approximator
+        sides = 2 if width == "paper" else 1  # [1/A, A] or [1/A, 1]
+        log_w = log_pieces(sides * self.range_log, self.eps, width)
+        log_pi = log_pieces(-sides * math.log(self.pi_min), self.eps, width)
+        square = square_pieces(self.r_max, self.square_delta, width)
+        if width == "paper":
+            log_w, log_pi, square = log_w + 1, log_pi + 1, square + 1
+        else:
+            square -= square % 2
+        m_layer = K0 * log_pi + d0 * square + 6 * K0
+        return K0 * log_w + 2 * (K0 + d0 + 1), m_layer, m_layer - 2 * K0
+
+    def n_bytes(self) -> int:
+        """Memory that the matrices of the three distinct layers take in float64."""
+        D = self.layout.width
+        return 8 * (2 * D * sum(self.hidden_widths()) + 3 * D * D * (1 + 2 + 2))
+
+    def _affordable_eps(self) -> float:
+        """The smallest eps, up to 0.1%, whose matrices fit in `max_bytes`."""
+        low, high = self.eps, math.nextafter(1, 0)
+        while high > 1.001 * low:
+            middle = math.sqrt(low * high)
+            fits = replace(self, eps=middle).n_bytes() <= self.max_bytes
+            low, high = (low, middle) if fits else (middle, high)
+        return high
+
+    def sizes(self, n_iter: int = 1) -> Sizes:
+        """Sizes of the network for `n_iter` iterations, without building it.
+
+        The norm is computed from functions of two units with the same Gram matrices; it is nan
+        where a function would have more than 2^27 pieces.
+        """
+        if "program" in self.__dict__:
+            return super().sizes(n_iter)
+        e, m, last = self.hidden_widths()
+        hidden = (*(e, m) * (n_iter - 1), e, last)
+        norm = math.nan
+        if max(hidden) <= MAX_PIECES:
+            shrunk = em_parts(self.layout, *map(_shrink, self.approximations)).program()
+            norm = Transformer(shrunk.layers(n_iter)).sizes().norm
+        return Sizes(2 * n_iter, 2, self.layout.width, max(hidden), norm, (1, 2) * n_iter, hidden)
+
+    def levels(self, X: Array, *, first: bool) -> Levels:
+        """Error levels of one iteration on `X` (N, d), for `bounds.em_step_bound`.
+
+        In the `first` one log pi and |mu|^2 come from the encoding and are exact.
+        """
+        log_w, log_pi, square = self.approximations
+        u, (N, d) = ROUNDOFF[self.dtype], X.shape
+        reach = float(np.linalg.norm(X, axis=1).max())
+        size = reach * self.r_max + self.r_max**2 / 2 - math.log(self.pi_min) + math.log(N)
+        scale = u / ROUNDOFF["float64"]
+        approximate = log_pi.closed_form + d * square.closed_form / 2
+        evaluated = scale * (log_pi.rounding + d * square.rounding / 2)
+        eta = (self.layout.width + 4) * u * size + (0.0 if first else approximate + evaluated)
+        eps = log_w.closed_form + scale * log_w.rounding + 4 * u * self.range_log
+        return Levels(eta, eps, self.range_log, (N + 8) * u)
+
+    # ---- running
+
+    def _tokens(self, X: ArrayLike, init: Any) -> tuple[Tokens, Array, int]:
+        data, weights, means = as_problem(X, init)
+        N, (K, d) = len(data), means.shape
+        for name, got, top in (("dimension", d, self.d0), ("components", K, self.K0)):
+            if got > top:
+                limit = "d0" if name == "dimension" else "K0"
+                raise ValueError(
+                    f"this network holds {name} up to {limit} = {top}, got {got}; build one with "
+                    f"{limit} >= {got}"
+                )
+        if N < K:
+            raise ValueError(f"N >= K is needed: got {N} samples for {K} components")
+        norms = np.linalg.norm(means, axis=1)
+        if norms.max() > self.r_max:
+            raise ValueError(
+                f"the start has a mean of norm {norms.max():.6g} > r_max = {self.r_max:g}; build "
+                f"with r_max >= {norms.max():.6g}"
+            )
+        if weights.min() < self.pi_min:
+            raise ValueError(
+                f"the start has a weight {weights.min():.6g} < pi_min = {self.pi_min:g}; build "
+                f"with pi_min <= {weights.min():.6g}"
+            )
+        if self.remainder == "drop":
+            N -= N % K
+        index = np.arange(N) % K
+        stream = self.layout
+        rows = np.zeros((K, stream.width))
+        stream.put(rows, "log_pi", np.log(weights))
+        stream.put(rows, "mu", means)
+        stream.put(rows, "c", (means**2).sum(axis=1, keepdims=True))
+        stream.put(rows, "one", 1.0)
+        stream.put(rows, "e", np.eye(K))
+        if self.remainder == "count":
+            stream.put(rows, "log_n", np.log(np.bincount(index))[:, None])
+        return self.tokens(rows, index, {"x": data[:N]}), data, K
+
+    def encode(self, X: ArrayLike, init: Any) -> Array:
+        """The input tokens (N, D) of equation (7).
+
+        X: (N, d) samples; init: anything with `weights` (K,) and `means` (K, d).
+        ValueError for data that are not finite, d > d0, K > K0, N < K, or a start outside r_max
+        and pi_min.
+        """
+        tokens, _, _ = self._tokens(X, init)
+        return cast(Array, tokens.dense().double().cpu().numpy())
+
+    def pooling(self, d: int, K: int, N: int) -> Pooling:
+        """The readout of Remark C.3 for dimension d, K components and N tokens."""
+        if not (1 <= d <= self.d0 and 1 <= K <= self.K0):
+            raise ValueError(f"need 1 <= d <= {self.d0} and 1 <= K <= {self.K0}, got {d} and {K}")
+        linear = self.pooling_kind == "linear"
+        if linear and N % K:
+            raise ValueError(
+                f"linear pooling needs K to divide N, got N = {N}, K = {K}; use "
+                'pooling_kind="softmax" or remainder="drop"'
+            )
+        blank = np.zeros((d, self.layout.width))
+        pi, mu, e = (self.layout[name].matrix for name in ("pi", "mu", "e"))
+        return Pooling(
+            "linear" if linear else "softmax",
+            Qo=np.concatenate([(K if linear else _SHARPNESS) * np.eye(K), np.zeros((d, K))]),
+            Ko=np.concatenate([e[:K], blank]),
+            Vo=np.concatenate([pi[:K], mu[:d]]),
+        )
+
+    def readout(self, H: Any, d: int, K: int) -> Estimate:
+        """Weights and means in the output tokens `H` (N, D): O = [pi ... pi; mu_1 ... mu_K]."""
+        O = self.pool(H, d, K)
+        return Estimate(O[:K].mean(axis=1), O[K:].T.copy())
+
+    def run(self, X: ArrayLike, init: Any, n_iter: int, *, mode: Mode = "auto", trace: bool = False) -> Run:
+        """The readouts of `transformer(1)`, ..., `transformer(n_iter)`, from one pass.
+
+        X, init: as for `encode`.  mode: as for `Transformer.forward`.  With `trace`, the result's
+        `trace` holds every activation.  Warns when an iterate leaves r_max or pi_min.
+        """
+        tokens, data, K = self._tokens(X, init)
+        run = Run(self.layout if trace else None)
+        watched = {"r_max", "pi_min"}
+        for number, state in enumerate(self.iterate(tokens, n_iter, mode, run), start=1):
+            estimate = self.readout(state, data.shape[1], K)
+            run.append(estimate)
+            norm, weight = np.linalg.norm(estimate.means, axis=1).max(), estimate.weights.min()
+            for bound, value, left in (
+                ("r_max", norm, norm > self.r_max),
+                ("pi_min", weight, weight < self.pi_min),
+            ):
+                if left and bound in watched:
+                    watched.remove(bound)
+                    what = "a mean of norm" if bound == "r_max" else "a weight"
+                    warnings.warn(
+                        f"iteration {number}: {what} {value:.6g} leaves the bound {bound} = "
+                        f"{getattr(self, bound):g}; the error bound no longer holds from here",
+                        stacklevel=2,
+                    )
+        return run
+
+
+def _shrink(function: PiecewiseLinear) -> ReluSum:
+    """Two units with the same Gram matrices, of their rows (w, b) and of their a."""
+    rows = np.stack([function.w, function.b], axis=1)
+    w, b = np.asarray(np.linalg.qr(np.concatenate([rows, np.zeros((2, 2))]), mode="r")).T
+    return _TwoUnits(np.array([np.linalg.norm(function.a), 0.0]), w, b)
+
+
+class _TwoUnits(NamedTuple):
+    a: Array
+    w: Array
+    b: Array

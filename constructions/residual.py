@@ -1,0 +1,222 @@
+"""The residual stream as named subspaces, and heads and MLPs written by those names.
+
+A construction names what its tokens hold, in order, with sizes; everything else is written as the
+paper writes it:
+
+    stream = Layout([("x", 2), ("mu", 2), ("c", 1), ("w", 3), ("one", 1), ("e", 3)])
+    head(stream,
+         query=[stream["x"], stream["one"]],
+         key=[stream["mu"], -stream["c"] / 2],
+         value={"w": stream["e"]})
+
+is the head with Q h = [x; 1; 0], K h = [mu; -c/2; 0] and V h = [0; e; 0] (e in the place of w).
+No other module holds an integer index into the stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from constructions.weights import Activation, Array, Head, Layer
+
+
+class ReluSum(Protocol):
+    """x -> sum_j a_j relu(w_j x + b_j)."""
+
+    @property
+    def a(self) -> Array:
+        """(M,)."""
+
+    @property
+    def w(self) -> Array:
+        """(M,)."""
+
+    @property
+    def b(self) -> Array:
+        """(M,)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Linear:
+    """A linear function of a token: `matrix` (rows, D) with a name for messages."""
+
+    matrix: Array
+    name: str
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return len(self.matrix)
+
+    def __neg__(self) -> Linear:
+        return Linear(-self.matrix, f"-{self.name}")
+
+    def __mul__(self, factor: float) -> Linear:
+        return Linear(factor * self.matrix, f"{factor:g} {self.name}")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> Linear:
+        return Linear(self.matrix / divisor, f"{self.name}/{divisor:g}")
+
+    def __add__(self, other: Linear) -> Linear:
+        _same_size(self, other, "added to")
+        return Linear(self.matrix + other.matrix, f"{self.name} + {other.name}")
+
+    def __sub__(self, other: Linear) -> Linear:
+        _same_size(self, other, "subtracted from")
+        return Linear(self.matrix - other.matrix, f"{self.name} - {other.name}")
+
+
+def _same_size(one: Linear, other: Linear, verb: str) -> None:
+    if one.size != other.size:
+        raise ValueError(f"{other.name} ({other.size} rows) cannot be {verb} {one.name} ({one.size} rows)")
+
+
+class Layout:
+    """Named subspaces of R^D, side by side in the given order.
+
+    ValueError for a repeated or empty name or a negative size; a subspace of size 0 is allowed.
+    """
+
+    def __init__(self, subspaces: Iterable[tuple[str, int]]) -> None:
+        self.sizes: dict[str, int] = {}
+        self._starts: dict[str, int] = {}
+        start = 0
+        for name, size in subspaces:
+            if not name or name in self.sizes:
+                raise ValueError(
+                    f"subspace names must be distinct and not empty, got {name!r} twice or empty"
+                )
+            if size < 0:
+                raise ValueError(f"subspace {name!r} has negative size {size}")
+            self.sizes[name], self._starts[name] = size, start
+            start += size
+        self.width = start
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The subspaces in order."""
+        return tuple(self.sizes)
+
+    def slice(self, name: str) -> slice:
+        """Where a subspace lies; ValueError with the names that exist for an unknown one."""
+        if name not in self.sizes:
+            known = ", ".join(f"{n}({s})" for n, s in self.sizes.items())
+            raise ValueError(f"no subspace named {name!r}; the stream has {known}")
+        return slice(self._starts[name], self._starts[name] + self.sizes[name])
+
+    def indices(self, name: str) -> range:
+        """The coordinates of a subspace."""
+        place = self.slice(name)
+        return range(place.start, place.stop)
+
+    def __getitem__(self, name: str) -> Linear:
+        """h -> its part in the subspace `name`."""
+        return Linear(np.eye(self.width)[self.slice(name)], name)
+
+    def put(self, rows: Array, name: str, values: Array | float) -> None:
+        """Write `values` (..., n) to the first n coordinates of a subspace of `rows` (..., D)."""
+        place = self.slice(name)
+        count = np.shape(values)[-1] if np.ndim(values) else self.sizes[name]
+        if count > self.sizes[name]:
+            raise ValueError(f"{count} values do not fit {name!r} of size {self.sizes[name]}")
+        rows[..., place.start : place.start + count] = values
+
+    def read(self, H: Any, name: str) -> Any:
+        """The part of tokens `H` (..., D) in a subspace, (..., size)."""
+        return H[..., self.slice(name)]
+
+
+def head(
+    layout: Layout,
+    *,
+    query: Sequence[Linear],
+    key: Sequence[Linear],
+    value: Mapping[str, Linear],
+) -> Head:
+    """The attention head with Q h = [query; 0], K h = [key; 0] and `value` written to its names.
+
+    Entry by entry, query and key must have equal sizes: the score is the sum of their products.
+    Empty query and key attend uniformly.
+    """
+    if len(query) != len(key):
+        raise ValueError(f"query has {len(query)} entries, key {len(key)}")
+    for asked, answered in zip(query, key, strict=True):
+        if asked.size != answered.size:
+            raise ValueError(
+                f"query {asked.name} ({asked.size} rows) meets key {answered.name} ({answered.size} rows)"
+            )
+    rows = sum(part.size for part in query)
+    if rows > layout.width:
+        raise ValueError(f"query has {rows} rows, more than the width D = {layout.width}")
+    V = np.zeros((layout.width, layout.width))
+    for name, source in value.items():
+        place = layout.slice(name)
+        if source.size != layout.sizes[name]:
+            raise ValueError(
+                f"value {source.name} ({source.size} rows) does not fit {name} ({layout.sizes[name]} rows)"
+            )
+        V[place] = source.matrix
+    return Head(_stack(layout, query), _stack(layout, key), V)
+
+
+def _stack(layout: Layout, parts: Sequence[Linear]) -> Array:
+    out = np.zeros((layout.width, layout.width))
+    if parts:
+        stacked = np.concatenate([part.matrix for part in parts])
+        out[: len(stacked)] = stacked
+    return out
+
+
+class Units(NamedTuple):
+    """Hidden units of an MLP: W1 (units, D), W2 (D, units)."""
+
+    W1: Array
+    W2: Array
+
+
+def apply(layout: Layout, function: ReluSum, *, read: str, write: str, one: str = "one") -> Units:
+    """Units that add function(read) to write, coordinate by coordinate.
+
+    Where `write` has one coordinate and `read` several, the values are summed into it.  Biases come
+    through the constant coordinate `one` (the paper's MLP has none of its own).
+    """
+    sources, targets = layout.indices(read), list(layout.indices(write))
+    if len(targets) != len(sources):
+        if len(targets) != 1:
+            raise ValueError(
+                f"{read} ({len(sources)}) can be written to {write} ({len(targets)}) only if "
+                "their sizes agree or the latter has size 1"
+            )
+        targets *= len(sources)
+    units = len(function.a)
+    W1 = np.zeros((units * len(sources), layout.width))
+    W2 = np.zeros((layout.width, units * len(sources)))
+    (bias,) = layout.indices(one)
+    for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        rows = slice(i * units, (i + 1) * units)
+        W1[rows, source] = function.w
+        W1[rows, bias] += function.b
+        W2[target, rows] = function.a
+    return Units(W1, W2)
+
+
+def clean(layout: Layout, *names: str) -> Units:
+    """Units that set subspaces to zero exactly: -relu(x) + relu(-x) = -x, two per coordinate."""
+    coordinates = [c for name in names for c in layout.indices(name)]
+    picked = np.eye(layout.width)[coordinates]
+    return Units(np.concatenate([picked, -picked]), np.concatenate([-picked, picked]).T.copy())
+
+
+def layer(activation: Activation, heads: Sequence[Head], *units: Units, width: int | None = None) -> Layer:
+    """One layer: the heads side by side, then an MLP of all the given units."""
+    if width is None:
+        width = heads[0].Q.shape[0] if heads else units[0].W1.shape[1]
+    W1 = np.concatenate([np.zeros((0, width)), *(part.W1 for part in units)])
+    W2 = np.concatenate([np.zeros((width, 0)), *(part.W2 for part in units)], axis=1)
+    return Layer(activation, tuple(heads), W1, W2)

@@ -1,0 +1,452 @@
+"""The dense forward pass in time linear in N, where the weights and the tokens allow it.
+
+`Evaluator` computes the same function of the same weights as `transformer.dense_attention` and
+`transformer.dense_mlp`, up to rounding.  It knows no construction: it looks at which entries of the
+matrices are zero and at which columns of the stream repeat, and uses four rewrites.
+
+1. Repeated rows.  Tokens that agree in all coordinates that a query, or a hidden unit, reads get
+   the same output from it: it is computed once per distinct row.
+2. Repeated (key, value) pairs.  n equal pairs contribute n times what one contributes, to the
+   softmax's numerator and denominator and to the ReLU sum alike: each is computed once, with its
+   count.
+3. Sign pairs.  Heads (Q, K, V) and (-Q, K, -V) with ReLU give relu(s) V - relu(-s) V = s V, so
+   (1/N) sum_j <Q h_i, K h_j> V h_j = (1/N) (sum_j V h_j (K h_j)^T) Q h_i.
+4. One-coordinate units.  Hidden units that read one coordinate (and coordinates that are equal in
+   all tokens) sum to a piecewise-linear function of it: the slope and intercept between two
+   neighbouring kinks are tabulated, the piece is found by binary search.
+
+Where no rewrite applies (queries and keys both vary over tokens; a unit reads several varying
+coordinates) that head or those units are evaluated densely, and `used` says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from constructions.transformer import TILE, Stage, check_finite
+
+SHARED, GROUPED, OWN = 0, 1, 2
+"""How a coordinate varies: equal in all tokens, equal within groups of tokens, freely."""
+
+_CHUNK = 2**15
+"""Tokens per chunk of a pass over all tokens: a few columns of it fit a processor's cache."""
+
+_Finish = Callable[[Tensor], Tensor]
+_MAX_GROUPS = 256
+_SAMPLE = 4096
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """N tokens of width D, with repeated values stored once.
+
+    kind: D entries, SHARED, GROUPED or OWN.
+    groups: (R, D), one row per group; SHARED coordinates are equal in all rows, OWN ones void.
+    index: (N,), the group of each token; counts: (R,), tokens per group.
+    own: coordinate -> (N,) values, for the OWN coordinates.
+    """
+
+    kind: tuple[int, ...]
+    groups: Tensor
+    index: Tensor
+    counts: Tensor
+    own: dict[int, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return len(self.kind)
+
+    @classmethod
+    def build(cls, groups: Tensor, index: Tensor, own: dict[int, Tensor]) -> Tokens:
+        """From one row per group, the group of each token, and the freely varying columns."""
+        shared = (groups == groups[0]).all(dim=0).tolist()
+        kind = tuple(OWN if c in own else SHARED if shared[c] else GROUPED for c in range(len(shared)))
+        counts = torch.bincount(index, minlength=len(groups)).to(groups.dtype)
+        return cls(kind, groups, index, counts, own)
+
+    @classmethod
+    def compress(cls, H: Tensor) -> Tokens:
+        """The tokens `H` (N, D), its repetitions found by comparing values."""
+        N, D = H.shape
+        limit = min(_MAX_GROUPS, max(1, N // 2))
+        sample = H[:_SAMPLE]
+        few = [c for c in range(D) if len(torch.unique(sample[:, c])) <= limit]
+        while few:
+            groups = torch.unique(sample[:, few], dim=0)
+            index = _look_up(H, few, groups)
+            # a column that takes values outside the sample varies freely
+            stray = {c for i, c in enumerate(few) if not torch.equal(groups[index, i], H[:, c])}
+            if len(groups) > limit:
+                stray = {c for c in few if bool((H[:, c] != H[0, c]).any())}
+            if not stray:
+                break
+            few = [c for c in few if c not in stray]
+        if not few:
+            groups, index = H[:1, few], torch.zeros(N, dtype=torch.long, device=H.device)
+        rows = H.new_zeros(len(groups), D)
+        rows[:, few] = groups
+        columns = H.T.contiguous()
+        return cls.build(rows, index, {c: columns[c] for c in range(D) if c not in few})
+
+    def columns(self, wanted: list[int], chunk: slice) -> Tensor:
+        """The given coordinates of a chunk of the tokens, (len(wanted), n)."""
+        index = self.index[chunk]
+        picked = [self.own[c][chunk] if self.kind[c] == OWN else self.groups[index, c] for c in wanted]
+        return torch.stack(picked) if picked else self.groups.new_zeros(0, len(index))
+
+    def project(self, matrix: Tensor, chunk: slice) -> Tensor:
+        """`matrix` (r, D) times a chunk of the tokens, (r, n)."""
+        read = _reads(matrix)
+        own = [c for c in read if self.kind[c] == OWN]
+        rest = [c for c in read if self.kind[c] != OWN]
+        known = matrix[:, rest] @ self.groups[:, rest].T
+        known = known[:, self.index[chunk]] if self.level(rest) == GROUPED else known[:, :1]
+        return matrix[:, own] @ self.columns(own, chunk) + known if own else known.expand(
+            -1, len(self.index[chunk])
+        )  # fmt: skip
+
+    def dense(self) -> Tensor:
+        """The tokens as a tensor (N, D)."""
+        H = self.groups[self.index]
+        for c, values in self.own.items():
+            H[:, c] = values
+        return H
+
+    def distinct(self, wanted: list[int]) -> tuple[Tensor, Tensor]:
+        """Rows (n, D) whose `wanted` coordinates, with the counts (n,), are those of all tokens."""
+        level = self.level(wanted)
+        if level == OWN:
+            return self.dense(), torch.ones_like(self.index, dtype=self.groups.dtype)
+        return (self.groups, self.counts) if level == GROUPED else (self.groups[:1], self.counts.sum()[None])
+
+    def level(self, wanted: list[int]) -> int:
+        """The freest kind among the given coordinates."""
+        return max((self.kind[c] for c in wanted), default=SHARED)
+
+
+def _look_up(H: Tensor, columns: list[int], groups: Tensor) -> Tensor:
+    """For each token the group that its columns equal; arbitrary where none does."""
+    bits = torch.int64 if H.dtype == torch.float64 else torch.int32
+    factors = [(2 * i + 1) * 0x9E3779B97F4A7C15 % 2**63 for i in range(len(columns))]
+
+    def hashed(table: Tensor, picked: Any) -> Tensor:
+        total = torch.zeros(len(table), dtype=torch.int64, device=table.device)
+        for factor, c in zip(factors, picked, strict=True):
+            total += (table[:, c].contiguous() + 0.0).view(bits).long() * factor
+        return total
+
+    known, order = hashed(groups, range(len(columns))).sort()
+    place = torch.searchsorted(known, hashed(H, columns)).clamp(max=len(known) - 1)
+    return order[place]
+
+
+class _Write(NamedTuple):
+    """Something added to the stream: `values` (len(columns), n) with n by `kind`: 1, R or N.
+
+    values None: what is added is minus the columns themselves.
+    """
+
+    kind: int
+    columns: list[int]
+    values: Tensor | None
+
+
+class Evaluator:
+    """Runs layers on tokens, half a layer at a time."""
+
+    def __init__(self, tokens: Tensor | Tokens) -> None:
+        self.tokens = Tokens.compress(tokens) if isinstance(tokens, Tensor) else tokens
+        self.used: list[str] = []
+        self._plans: dict[Any, _MlpPlan] = {}
+
+    def step(self, block: Any, number: int, stage: Stage) -> None:
+        """Replace the tokens by those after the given half of layer `number`."""
+        writes = self._attention(block, number) if stage == "attention" else self._mlp(block, number)
+        self.tokens = _apply(self.tokens, writes, number, stage)
+
+    def _say(self, number: int, part: str, rule: str) -> None:
+        self.used.append(f"layer {number} {part}: {rule}")
+
+    def _chunks(self, size: int = _CHUNK) -> Iterator[slice]:
+        for first in range(0, len(self.tokens), size):
+            yield slice(first, min(first + size, len(self.tokens)))
+
+    def _every_token(self, written: list[int], matrix: Tensor, finish: _Finish) -> _Write:
+        """`finish` of `matrix` times each token, chunk by chunk."""
+        result = matrix.new_empty(len(written), len(self.tokens))
+        for chunk in self._chunks():
+            result[:, chunk] = finish(self.tokens.project(matrix, chunk))
+        return _Write(OWN, written, result)
+
+    def _attention(self, block: Any, number: int) -> list[_Write]:
+        writes = []
+        pairs = _sign_pairs(block) if block.activation == "relu" else {}
+        for m, head in enumerate(zip(block.Q, block.K, block.V, strict=True)):
+            Q, K, V = head
+            write: _Write | None
+            if not V.any():
+                continue
+            queries = self.tokens.level(_reads(Q))
+            keys = self.tokens.level(_reads(K) + _reads(V))
+            if keys < OWN:
+                rule, write = "repeated (key, value) pairs", self._few_keys(block.activation, *head)
+            elif queries < OWN:
+                rule, write = "repeated queries", self._few_queries(block.activation, *head)
+            elif m in pairs:
+                rule, write = "sign pair", self._linear(*head) if pairs[m] else None
+            else:
+                rule, write = "dense", self._all_pairs(block.activation, *head)
+            self._say(number, f"head {m + 1}", rule)
+            if write is not None:
+                writes.append(write)
+        return writes
+
+    def _few_keys(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+        """Rewrite 2: any queries against distinct keys with their counts."""
+        tokens, written = self.tokens, _nonzero_rows(V)
+        rows, counts = tokens.distinct(_reads(K) + _reads(V))
+        to_query = (rows @ K.T) @ Q  # (R', D): times a token, its scores against the R' keys
+        values = (rows @ V.T)[:, written].T
+
+        def finish(scores: Tensor) -> Tensor:
+            return values @ _pattern(activation, scores, counts[:, None], len(tokens))
+
+        level = tokens.level(_reads(Q))
+        if level == OWN:
+            return self._every_token(written, to_query, finish)
+        queries, _ = tokens.distinct(_reads(Q))
+        return _Write(level, written, finish(to_query @ queries.T))
+
+    def _few_queries(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+        """Rewrite 1: distinct queries, one pass over all keys with a running maximum."""
+        tokens, written, read = self.tokens, _nonzero_rows(V), _reads(V)
+        queries, _ = tokens.distinct(_reads(Q))
+        to_key = (queries @ Q.T) @ K
+        peak = K.new_full((len(queries), 1), -torch.inf)
+        mass, moment = K.new_zeros(len(queries), 1), K.new_zeros(len(queries), len(read))
+        for chunk in self._chunks():
+            scores = tokens.project(to_key, chunk)
+            if activation == "softmax":
+                higher = torch.maximum(peak, scores.amax(dim=1, keepdim=True))
+                shrink, pattern = torch.exp(peak - higher), torch.exp(scores - higher)
+                peak, mass, moment = higher, mass * shrink, moment * shrink
+            else:
+                pattern = torch.relu(scores)
+            mass += pattern.sum(dim=1, keepdim=True)
+            moment += pattern @ tokens.columns(read, chunk).T
+        divisor = mass if activation == "softmax" else len(tokens)
+        return _Write(tokens.level(_reads(Q)), written, V[written][:, read] @ (moment / divisor).T)
+
+    def _linear(self, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+        """Rewrite 3: both heads of a sign pair at once."""
+        written, read = _nonzero_rows(V), sorted({*_reads(K), *_reads(V)})
+        second = K.new_zeros(len(read), len(read))
+        for chunk in self._chunks():
+            h = self.tokens.columns(read, chunk)
+            second += h @ h.T
+        moment = V[written][:, read] @ (second / len(self.tokens)) @ K[:, read].T
+        return self._every_token(written, moment @ Q, lambda output: output)
+
+    def _all_pairs(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+        """No rewrite: every query against every key, in chunks of queries."""
+        N, written = len(self.tokens), _nonzero_rows(V)
+        everything = slice(0, N)
+        key = self.tokens.project(K, everything)
+        value = self.tokens.project(V[written], everything)
+        result = K.new_empty(len(written), N)
+        for chunk in self._chunks(max(1, min(N, TILE // N))):
+            query = self.tokens.project(Q, chunk)
+            result[:, chunk] = value @ _pattern(activation, key.T @ query, 1.0, N)
+        return _Write(OWN, written, result)
+
+    def _mlp(self, block: Any, number: int) -> list[_Write]:
+        tokens = self.tokens
+        key = (id(block), tokens.kind)
+        if key not in self._plans:
+            self._plans[key] = _plan(block, tokens)
+        plan = self._plans[key]
+        writes = []
+        for kind, units in plan.repeated:
+            rows = tokens.groups if kind == GROUPED else tokens.groups[:1]
+            writes.append(_Write(kind, units.written, units.output(units.W1 @ rows.T)))
+            self._say(number, "mlp", "repeated rows")
+        for column, units in plan.single:
+            table = _Table.of(units, column, tokens.groups[0])
+            if units.written == [column] and table.negates:
+                writes.append(_Write(OWN, [column], None))
+            else:
+                result = units.W1.new_empty(len(units.written), len(tokens))
+                for chunk in self._chunks():
+                    result[:, chunk] = table(tokens.own[column][chunk])
+                writes.append(_Write(OWN, units.written, result))
+            self._say(number, "mlp", "one-coordinate units")
+        if plan.free is not None:
+            units = plan.free
+            size = max(1, TILE // len(units.W1))
+            result = units.W1.new_empty(len(units.written), len(tokens))
+            for chunk in self._chunks(size):
+                result[:, chunk] = units.output(tokens.project(units.W1, chunk))
+            writes.append(_Write(OWN, units.written, result))
+            self._say(number, "mlp", "dense")
+        return writes
+
+
+def _pattern(activation: str, scores: Tensor, counts: Tensor | float, N: int) -> Tensor:
+    """Attention weights, keys along the first axis, each key occurring `counts` times."""
+    if activation == "relu":
+        return torch.relu(scores) * counts / N
+    weight = torch.exp(scores - scores.amax(dim=0)) * counts
+    return weight / weight.sum(dim=0)
+
+
+def _nonzero_rows(matrix: Tensor) -> list[int]:
+    return list((matrix != 0).any(dim=1).nonzero().flatten().tolist())
+
+
+def _reads(matrix: Tensor) -> list[int]:
+    """The coordinates that a matrix reads: its columns that are not zero."""
+    return _nonzero_rows(matrix.T)
+
+
+def _sign_pairs(block: Any) -> dict[int, bool]:
+    """Heads that come in sign pairs; True for the one of a pair that is evaluated for both."""
+    found: dict[int, bool] = {}
+    for m in range(len(block.Q)):
+        for other in range(m + 1, len(block.Q)):
+            if (
+                m not in found
+                and other not in found
+                and torch.equal(block.Q[m], -block.Q[other])
+                and torch.equal(block.K[m], block.K[other])
+                and torch.equal(block.V[m], -block.V[other])
+            ):
+                found[m], found[other] = True, False
+    return found
+
+
+class _Units(NamedTuple):
+    """Some hidden units and the coordinates that they write."""
+
+    W1: Tensor
+    W2: Tensor
+    written: list[int]
+
+    def output(self, before: Tensor) -> Tensor:
+        """What they add, (len(written), n), given what goes into their ReLUs, (units, n)."""
+        return self.W2 @ torch.relu(before)
+
+
+class _MlpPlan(NamedTuple):
+    """Hidden units by what they read: rewrite 1, rewrite 4, and the rest."""
+
+    repeated: list[tuple[int, _Units]]
+    single: list[tuple[int, _Units]]
+    free: _Units | None
+
+
+def _plan(block: Any, tokens: Tokens) -> _MlpPlan:
+    kind = torch.tensor(tokens.kind, device=block.W1.device)
+    reads = (block.W1 != 0) & (block.W2 != 0).any(dim=0)[:, None]  # units that write nothing are off
+    level = (reads * kind).amax(dim=1)
+    alone = (level == OWN) & ((reads & (kind > SHARED)).sum(dim=1) == 1)
+
+    def select(mask: Tensor) -> _Units:
+        W1, W2 = (block.W1, block.W2) if bool(mask.all()) else (block.W1[mask], block.W2[:, mask])
+        written = _nonzero_rows(W2)
+        return _Units(W1, W2[written], written)
+
+    repeated = [(k, select(level == k)) for k in (SHARED, GROUPED) if bool((level == k).any())]
+    singles = ((c, alone & reads[:, c]) for c in tokens.own)
+    single = [(c, select(mask)) for c, mask in singles if bool(mask.any())]
+    rest = (level == OWN) & ~alone
+    return _MlpPlan(repeated, single, select(rest) if bool(rest.any()) else None)
+
+
+class _Table(NamedTuple):
+    """x -> slope * x + intercept of the piece that x falls in; rows are written coordinates."""
+
+    knots: Tensor
+    slope: Tensor
+    intercept: Tensor
+
+    @classmethod
+    def of(cls, units: _Units, column: int, shared: Tensor) -> _Table:
+        """Units a relu(w x + b) switch at -b/w: those with w > 0 are on above it, those with
+        w < 0 below.  Summing each sort in its own direction adds up terms of one sign."""
+        w = units.W1[:, column]
+        others = units.W1.clone()
+        others[:, column] = 0
+        b = others @ shared
+        kinks, order = (-b / w).sort()
+        rises, above = (units.W2 * w)[:, order], (w > 0)[order]
+        levels = (units.W2 * b)[:, order]
+        zero = torch.zeros_like(rises)
+        edge = rises.new_zeros(len(rises), 1)
+
+        def active(terms: Tensor) -> Tensor:
+            started = torch.where(above, terms, zero).cumsum(dim=1)
+            ending = torch.where(above, zero, terms).flip(1).cumsum(dim=1).flip(1)
+            return torch.cat([edge, started], dim=1) + torch.cat([ending, edge], dim=1)
+
+        slope, intercept = active(rises), active(levels)
+        # pieces between equal kinks are empty; a kink where nothing changes is none
+        last = torch.cat([kinks[1:] != kinks[:-1], above.new_ones(1)])
+        pieces = torch.cat([last.new_ones(1), last])
+        kinks, slope, intercept = kinks[last], slope[:, pieces], intercept[:, pieces]
+        real = ((slope.diff() != 0) | (intercept.diff() != 0)).any(dim=0)
+        pieces = torch.cat([real.new_ones(1), real])
+        return cls(kinks[real], slope[:, pieces].contiguous(), intercept[:, pieces].contiguous())
+
+    @property
+    def negates(self) -> bool:
+        """Whether this is x -> -x."""
+        return len(self.knots) == 0 and bool((self.slope == -1).all() and (self.intercept == 0).all())
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(written coordinates, n) for `x` (n,)."""
+        piece = torch.bucketize(x, self.knots)
+        pairs = zip(self.slope, self.intercept, strict=True)
+        return torch.stack([torch.addcmul(c.take(piece), s.take(piece), x) for s, c in pairs])
+
+
+def _apply(tokens: Tokens, writes: list[_Write], number: int, stage: Stage) -> Tokens:
+    """The tokens with everything in `writes` added.  A column that becomes zero is shared again."""
+    kind, groups, own = list(tokens.kind), tokens.groups.clone(), dict(tokens.own)
+    times = Counter(c for write in writes for c in write.columns)
+    for write in writes:
+        if write.values is None and times[write.columns[0]] == 1:  # h + (-h) = 0 exactly
+            (c,) = write.columns
+            kind[c] = SHARED
+            groups[:, c] = 0
+            del own[c]
+            continue
+        values = (
+            torch.stack([-tokens.own[c] for c in write.columns]) if write.values is None else write.values
+        )
+        for c, added in zip(write.columns, values, strict=True):
+            if max(kind[c], write.kind) < OWN:
+                groups[:, c] += added
+                kind[c] = max(kind[c], write.kind)
+                continue
+            if write.kind == GROUPED:
+                added = added[tokens.index]
+            if kind[c] == OWN:
+                own[c] = own[c] + added
+            else:
+                own[c] = groups[tokens.index, c] + added if groups[:, c].any() else added
+            kind[c] = OWN
+    for c in times:
+        check_finite(own[c] if kind[c] == OWN else groups[:, c], number, stage, tokens.groups)
+        if kind[c] == GROUPED and not groups[:, c].any():
+            kind[c] = SHARED
+    return replace(tokens, kind=tuple(kind), groups=groups, own=own)
