@@ -206,8 +206,7 @@ def square_approximation(
     pieces = _buildable(square_pieces(A, delta, width), delta)
     length = 2 * A / pieces
     if width == "paper":  # the lemma's M units, all left-sided from the value A^2 at x = A
-        b = -A + length * np.arange(1, pieces + 1)
-        b[-1] = A
+        b: Array = np.linspace(length - A, A, pieces)
         a, w = np.full(pieces, 2 * length), np.full(pieces, -1.0)
         a[-1] = length - 2 * A
         value, error, size = A**2, length**2 / 4, 9 * A**2
