@@ -16,6 +16,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -51,12 +52,13 @@ def main(program: str, options: type[T], run: Callable[[T], None], argv: Sequenc
     if "--version" in arguments:
         print(f"{program} {package_version()}")
         sys.exit(0)
-    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)
     try:
-        run(_parse(program, options, arguments))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+            run(_parse(program, options, arguments))
+    except BrokenPipeError:  # the reader of our output has left
+        sys.exit(1)
     except (ValueError, OSError, OverflowError, MemoryError) as error:
-        if isinstance(error, BrokenPipeError):
-            sys.exit(1)
         _fail(program, str(error) or type(error).__name__)
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)
@@ -78,14 +80,15 @@ def _parse(program: str, options: type[T], arguments: list[str]) -> T:
     except SystemExit as stop:
         if not stop.code:
             raise
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
-        lines = [line.strip("│|╭╮╰╯ ") for line in plain.splitlines()]
-        message: list[str] = []
-        for line in lines[1:]:
-            if not line or set(line) <= set("─-"):
-                break
-            message.append(line)
-        _fail(program, " ".join(message) + f" (see python -m {program} --help)")
+        _fail(program, f"{_message(said.getvalue())} (see python -m {program} --help)")
+
+
+def _message(box: str) -> str:
+    """The text under the title of tyro's error box, up to the next rule."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│|╭╮╰╯ ") for line in plain.splitlines()]
+    body = dropwhile(lambda line: not line.strip("─-"), lines[1:])
+    return " ".join(takewhile(lambda line: line.strip("─-"), body))
 
 
 def write_outputs(figure: tuple[Path, Any] | None, json_file: Path | None, results: Any) -> None:
@@ -142,10 +145,11 @@ def read_csv(path: Path) -> Array:
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
     separator = max(",;\t", key=first.count)
-    with contextlib.suppress(ValueError):  # all numbers and no header, the usual large file
-        fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2)
-        if fast.size and np.isfinite(fast).all():
-            return fast
+    if first:
+        with contextlib.suppress(ValueError):  # all numbers and no header, the usual large file
+            fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2)
+            if np.isfinite(fast).all():
+                return fast
     rows = [
         (number, [cell.strip() for cell in row])
         for number, row in enumerate(csv.reader(lines, delimiter=separator), start=1)

@@ -192,8 +192,8 @@ class EMTransformer(Construction):
             )
         return em_parts(self.layout, *self.approximations).program()
 
-    def hidden_widths(self) -> tuple[int, int, int]:
-        """D' of the E-layer, the M-layer and the last M-layer, without building them."""
+    def hidden_widths(self) -> tuple[int, int]:
+        """D' of the E-layer and of the M-layer, without building them."""
         d0, K0, width = self.d0, self.K0, self.approximator
         sides = 2 if width == "paper" else 1  # [1/A, A] or [1/A, 1]
         log_w = log_pieces(sides * self.range_log, self.eps, width)
@@ -203,13 +203,12 @@ class EMTransformer(Construction):
             log_w, log_pi, square = log_w + 1, log_pi + 1, square + 1
         else:
             square -= square % 2
-        m_layer = K0 * log_pi + d0 * square + 6 * K0
-        return K0 * log_w + 2 * (K0 + d0 + 1), m_layer, m_layer - 2 * K0
+        return K0 * log_w + 2 * (K0 + d0 + 1), K0 * log_pi + d0 * square + 2 * 3 * K0
 
     def n_bytes(self) -> int:
         """Memory that the matrices of the three distinct layers take in float64."""
-        D = self.layout.width
-        return 8 * (2 * D * sum(self.hidden_widths()) + 3 * D * D * (1 + 2 + 2))
+        D, (e_layer, m_layer) = self.layout.width, self.hidden_widths()
+        return 8 * (2 * D * (e_layer + 2 * m_layer) + 3 * D * D * (1 + 2 + 2))
 
     def _affordable_eps(self) -> float:
         """The smallest eps, up to 0.1%, whose matrices fit in `max_bytes`."""
@@ -228,8 +227,7 @@ class EMTransformer(Construction):
         """
         if "program" in self.__dict__:
             return super().sizes(n_iter)
-        e, m, last = self.hidden_widths()
-        hidden = (*(e, m) * (n_iter - 1), e, last)
+        hidden = self.hidden_widths() * n_iter
         norm = math.nan
         if max(hidden) <= MAX_PIECES:
             shrunk = em_parts(self.layout, *map(_shrink, self.approximations)).program()

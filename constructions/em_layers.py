@@ -27,7 +27,8 @@ log w and cleans log_pi, mu, c.
 M-layer.  Head 1, query e_k, key log w, value x, attends with weights w_ik / sum_i w_ik, normalised
 over the tokens i that are read: its output is the new mean of component k.  (Printed: normalised
 over the reading tokens.)  Head 2 averages w over all tokens.  The MLP writes log pi and |mu|^2 and
-cleans w, log_w, pi; the last layer of a network keeps pi for the readout.
+cleans w, log_w, pi; in the last layer of a network the units that clean pi write nothing, which
+keeps pi for the readout.
 
 The additive constants of the approximate log and square are left out: they are equal for all tokens
 or all components, and every use is inside a softmax.
@@ -75,8 +76,12 @@ def em_parts(stream: Layout, log_w: ReluSum, log_pi: ReluSum, square: ReluSum) -
     norm = -stream["c"] / 2
     if "log_n" in stream.names:
         norm -= stream["log_n"]
-    write_logs = apply(stream, log_pi, read="pi", write="log_pi")
-    write_norms = apply(stream, square, read="mu", write="c")
+    writes = [
+        apply(stream, log_pi, read="pi", write="log_pi"),
+        apply(stream, square, read="mu", write="c"),
+        clean(stream, "w", "log_w"),
+    ]
+    clean_pi = clean(stream, "pi")
     return EMParts(
         e_heads=[
             head(
@@ -94,6 +99,6 @@ def em_parts(stream: Layout, log_w: ReluSum, log_pi: ReluSum, square: ReluSum) -
             head(stream, query=[stream["e"]], key=[stream["log_w"]], value={"mu": stream["x"]}),
             head(stream, query=[], key=[], value={"pi": stream["w"]}),
         ],
-        m_units=[write_logs, write_norms, clean(stream, "w", "log_w", "pi")],
-        last_units=[write_logs, write_norms, clean(stream, "w", "log_w")],
+        m_units=[*writes, clean_pi],
+        last_units=[*writes, clean_pi._replace(W2=0 * clean_pi.W2)],
     )
