@@ -2,6 +2,7 @@
 
 from constructions.construction import Construction, Estimate, Program
 from constructions.em import EMTransformer
+from constructions.files import load, save
 from constructions.piecewise import PiecewiseLinear, log_approximation, square_approximation
 from constructions.residual import Layout
 from constructions.trace import Trace
@@ -20,6 +21,8 @@ __all__ = [
     "Sizes",
     "Trace",
     "Transformer",
+    "load",
     "log_approximation",
+    "save",
     "square_approximation",
 ]

@@ -54,6 +54,11 @@ class StepBound(NamedTuple):
     weights: Array
     means: Array
 
+    @classmethod
+    def none(cls, K: int) -> StepBound:
+        """No bound: infinite for every component."""
+        return cls(np.full(K, math.inf), np.full(K, math.inf))
+
     @property
     def largest(self) -> float:
         """The larger of all."""
@@ -98,8 +103,7 @@ def propagate(jacobians: Sequence[Array], steps: Sequence[StepBound]) -> list[St
     products: list[Array] = []
     for number, (jacobian, step) in enumerate(zip(jacobians, steps, strict=True), start=1):
         if not np.isfinite(step.largest):
-            unbounded = StepBound(np.full(K, math.inf), np.full(K, math.inf))
-            return bounds + [unbounded] * (len(steps) - number + 1)
+            return bounds + [StepBound.none(K)] * (len(steps) - number + 1)
         products = [jacobian @ product for product in products] + [np.eye(len(jacobian))]
         total = np.zeros(2 * K)
         for product, earlier in zip(products, steps[:number], strict=True):

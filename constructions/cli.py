@@ -145,18 +145,17 @@ def read_csv(path: Path) -> Array:
     lines = text.splitlines()
     first = next((line for line in lines if line.strip()), "")
     separator = max(",;\t", key=first.count)
-    if first:
-        with contextlib.suppress(ValueError):  # all numbers and no header, the usual large file
-            fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2)
-            if np.isfinite(fast).all():
+    header = int(not any(_is_number(cell) for cell in first.split(separator)))
+    if len(lines) > header:
+        with contextlib.suppress(ValueError):  # all numbers, the usual large file
+            fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2, skiprows=header)
+            if np.isfinite(fast).all() and fast.size:
                 return fast
     rows = [
         (number, [cell.strip() for cell in row])
         for number, row in enumerate(csv.reader(lines, delimiter=separator), start=1)
         if any(cell.strip() for cell in row)
-    ]
-    if rows and not any(_is_number(cell) for cell in rows[0][1]):
-        rows = rows[1:]
+    ][header:]
     if not rows:
         raise ValueError(f"{path} holds no rows of numbers")
     width = len(rows[0][1])

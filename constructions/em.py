@@ -264,16 +264,12 @@ class EMTransformer(Construction):
                 )
         if N < K:
             raise ValueError(f"N >= K is needed: got {N} samples for {K} components")
-        norms = np.linalg.norm(means, axis=1)
-        if norms.max() > self.r_max:
+        for bound, what in self.outside(Estimate(weights, means)).items():
+            sign = "<=" if bound == "pi_min" else ">="
+            value = what.rsplit(" ", 1)[1]
             raise ValueError(
-                f"the start has a mean of norm {norms.max():.6g} > r_max = {self.r_max:g}; build "
-                f"with r_max >= {norms.max():.6g}"
-            )
-        if weights.min() < self.pi_min:
-            raise ValueError(
-                f"the start has a weight {weights.min():.6g} < pi_min = {self.pi_min:g}; build "
-                f"with pi_min <= {weights.min():.6g}"
+                f"the start has {what}, outside {bound} = {getattr(self, bound):g}; build with "
+                f"{bound} {sign} {value}"
             )
         if self.remainder == "drop":
             N -= N % K
@@ -331,24 +327,28 @@ class EMTransformer(Construction):
         """
         tokens, data, K = self._tokens(X, init)
         run = Run(self.layout if trace else None)
-        watched = {"r_max", "pi_min"}
+        left: set[str] = set()
         for number, state in enumerate(self.iterate(tokens, n_iter, mode, run), start=1):
-            estimate = self.readout(state, data.shape[1], K)
-            run.append(estimate)
-            norm, weight = np.linalg.norm(estimate.means, axis=1).max(), estimate.weights.min()
-            for bound, value, left in (
-                ("r_max", norm, norm > self.r_max),
-                ("pi_min", weight, weight < self.pi_min),
-            ):
-                if left and bound in watched:
-                    watched.remove(bound)
-                    what = "a mean of norm" if bound == "r_max" else "a weight"
+            run.append(self.readout(state, data.shape[1], K))
+            for bound, what in self.outside(run[-1]).items():
+                if bound not in left:
+                    left.add(bound)
                     warnings.warn(
-                        f"iteration {number}: {what} {value:.6g} leaves the bound {bound} = "
+                        f"iteration {number}: {what} leaves the bound {bound} = "
                         f"{getattr(self, bound):g}; the error bound no longer holds from here",
                         stacklevel=2,
                     )
         return run
+
+    def outside(self, state: Any) -> dict[str, str]:
+        """The bounds that `state`, with weights and means, leaves, and what leaves them."""
+        norm, weight = np.linalg.norm(state.means, axis=1).max(), np.min(state.weights)
+        left = {}
+        if norm > self.r_max:
+            left["r_max"] = f"a mean of norm {norm:.6g}"
+        if weight < self.pi_min:
+            left["pi_min"] = f"a weight {weight:.6g}"
+        return left
 
 
 def _shrink(function: PiecewiseLinear) -> ReluSum:

@@ -14,6 +14,8 @@ from constructions.em import EMTransformer
 from constructions.weights import Array
 from gmm import GaussianMixture, em_jacobian, em_step, parameter_distance
 
+_FLOOR_STEPS = 1000
+
 
 class Iteration(NamedTuple):
     """One line of a report.
@@ -48,7 +50,8 @@ def em_report(
     """Hold the estimates of `em.run(X, init, len(estimates))` against EM itself.
 
     Each iteration's bound is taken at the network's own state (`bounds.em_step_bound`) and carried
-    on by the derivative of EM along EM's own path.
+    on by the derivative of EM along EM's own path.  There is none from the first state on that
+    leaves r_max or pi_min.
     """
     reference = GaussianMixture(np.asarray(init.weights), np.asarray(init.means))
     state: Any = reference
@@ -57,8 +60,11 @@ def em_report(
     for number, estimate in enumerate(tqdm(estimates, desc="reference EM", disable=_quick(X))):
         jacobians.append(em_jacobian(X, path[-1]))
         path.append(em_step(X, path[-1]))
-        resp = GaussianMixture(_normalised(state.weights), state.means).responsibilities(X)
-        steps.append(em_step_bound(X, resp, levels[min(number, 1)]))
+        if em.outside(state):
+            steps.append(StepBound.none(reference.n_components))
+        else:
+            resp = GaussianMixture(_normalised(state.weights), state.means).responsibilities(X)
+            steps.append(em_step_bound(X, resp, levels[min(number, 1)]))
         state = estimate
     bounds = propagate(jacobians, steps)
     return [
@@ -83,6 +89,17 @@ def _line(
         error, em_error = parameter_distance(found, truth), parameter_distance(mixture, truth)
     likelihood = found.log_likelihood(X)
     return Iteration(number, em_gap(estimate, mixture), bound.largest, error, em_error, likelihood)
+
+
+def statistical_floor(X: Array, truth: GaussianMixture) -> float:
+    """Distance to the truth of the likelihood's maximum that EM reaches from the truth itself."""
+    current, before = truth, -np.inf
+    for _ in tqdm(range(_FLOOR_STEPS), desc="statistical floor", disable=_quick(X), leave=False):
+        score = current.log_likelihood(X)
+        if score - before < 1e-10:
+            break
+        before, current = score, em_step(X, current)
+    return parameter_distance(current, truth)
 
 
 def _normalised(weights: Array) -> Array:

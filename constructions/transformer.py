@@ -39,6 +39,9 @@ TILE = 2**23
 _LONG_WORK = 2e12
 """Floating-point operations above which the dense pass shows its progress (about a minute)."""
 
+_LONG_WALK = 5e7
+"""Tokens times layers above which the structured pass does (about ten seconds)."""
+
 
 class State(NamedTuple):
     """The tokens after one half of one layer; layers count from 1."""
@@ -186,7 +189,9 @@ class Transformer(nn.Module):
         from constructions.structured import Evaluator  # it imports this module
 
         evaluator = Evaluator(tokens)
-        for number, block in enumerate(self.blocks, start=1):
+        long = len(tokens) * len(self.blocks) > _LONG_WALK
+        bar = tqdm(self.blocks, desc="structured forward pass", unit="layer", disable=None if long else True)
+        for number, block in enumerate(bar, start=1):
             for stage in STAGES:
                 evaluator.step(block, number, stage)
                 yield State(number, stage, evaluator.tokens)
