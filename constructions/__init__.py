@@ -5,6 +5,7 @@ from constructions.em import EMTransformer
 from constructions.files import load, save
 from constructions.piecewise import PiecewiseLinear, log_approximation, square_approximation
 from constructions.residual import Layout
+from constructions.tensor_power import TensorPowerTransformer
 from constructions.trace import Trace
 from constructions.transformer import Transformer
 from constructions.weights import Head, Layer, Sizes
@@ -19,6 +20,7 @@ __all__ = [
     "PiecewiseLinear",
     "Program",
     "Sizes",
+    "TensorPowerTransformer",
     "Trace",
     "Transformer",
     "load",

@@ -10,7 +10,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from constructions.transformer import Mode, State, Transformer, pool
 from constructions.weights import Array, Layer, Pooling, Sizes
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+
+
+R = TypeVar("R")
 
 
 class Estimate(NamedTuple):
@@ -66,8 +69,8 @@ class Program:
         return list(seen.values())
 
 
-class Run(list[Estimate]):
-    """The estimates after each iteration, with `used`, how the pass was evaluated, and `trace`,
+class Run(list[R]):
+    """What is read out after each iteration, with `used`, how the pass was evaluated, and `trace`,
     every activation, if that was asked for."""
 
     def __init__(self, layout: Layout | None = None) -> None:
@@ -115,10 +118,6 @@ class Construction(ABC):
     def readout_text(self) -> str:
         """The readout in words, for a reader of the weights alone."""
 
-    @abstractmethod
-    def pooling(self, d: int, K: int, N: int) -> Pooling:
-        """The readout's matrices."""
-
     def layers(self, n_iter: int) -> list[Layer]:
         """Plain weights of the network for `n_iter` iterations."""
         return self.program.layers(n_iter)
@@ -140,7 +139,7 @@ class Construction(ABC):
         other.__dict__["program"] = program
         return other
 
-    def iterate(self, tokens: Tokens, n_iter: int, mode: Mode, run: Run) -> Iterator[Any]:
+    def iterate(self, tokens: Tokens | torch.Tensor, n_iter: int, mode: Mode, run: Run[Any]) -> Iterator[Any]:
         """The state that the readout reads after each iteration, from one pass.
 
         That is the state before the MLP of the iteration's last layer (see `Program`).  `run` is
@@ -148,7 +147,7 @@ class Construction(ABC):
         """
         network = self.transformer(n_iter)
         steps, skip = len(self.program.body), len(self.program.prologue)
-        start = tokens.dense() if mode == "dense" else tokens
+        start = tokens.dense() if mode == "dense" and isinstance(tokens, Tokens) else tokens
         run.record(State(0, "mlp", start))
         for state in network.states(start, mode):
             run.record(state)
@@ -156,6 +155,10 @@ class Construction(ABC):
             if state.stage == "attention" and done > 0 and done % steps == 0:
                 yield state.tokens
         run.used = network.used
+
+    def as_tokens(self, H: Array) -> torch.Tensor:
+        """Encoded tokens in this construction's dtype, on its device."""
+        return torch.as_tensor(H, dtype=DTYPES[self.dtype], device=self.device)
 
     def tokens(self, rows: Array, index: NDArray[np.int64], own: dict[str, Array]) -> Tokens:
         """Tokens of this layout: one row per group, the group of each token, and the values
@@ -171,16 +174,15 @@ class Construction(ABC):
             columns,
         )
 
-    def pool(self, H: Any, d: int, K: int) -> Array:
-        """The pooled output O of tokens (N, D): an array, a tensor or `Tokens`."""
+    def pool(self, H: Any, pooling: Pooling) -> Array:
+        """The output O of `pooling` for tokens (N, D): an array, a tensor or `Tokens`."""
         if isinstance(H, Tokens):
-            pooling = self.pooling(d, K, len(H))
             reads = np.flatnonzero((pooling.Ko != 0).any(0) | (pooling.Vo != 0).any(0))
             return pool(pooling, *H.distinct(reads.tolist()))
         tokens = torch.as_tensor(H)
         if tokens.ndim != 2 or tokens.shape[1] != self.layout.width:
             raise ValueError(f"H must be (N, {self.layout.width}), got {tuple(tokens.shape)}")
-        return pool(self.pooling(d, K, len(tokens)), tokens)
+        return pool(pooling, tokens)
 
 
 def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Array, Array]:
@@ -190,7 +192,7 @@ def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Array, Array]:
     weights are positive and sum to 1.
     """
     data, weights, means = (
-        _as_array(name, values, ndim)
+        as_array(name, values, ndim)
         for name, values, ndim in (("X", X, 2), ("weights", init.weights, 1), ("means", init.means, 2))
     )
     if means.shape != (len(weights), data.shape[1]):
@@ -205,7 +207,8 @@ def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Array, Array]:
     return data, weights, means
 
 
-def _as_array(name: str, values: ArrayLike, ndim: int) -> Array:
+def as_array(name: str, values: ArrayLike, ndim: int) -> Array:
+    """`values` as a finite float64 array with `ndim` axes, none empty; ValueError otherwise."""
     try:
         array = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:

@@ -316,17 +316,19 @@ class EMTransformer(Construction):
 
     def readout(self, H: Any, d: int, K: int) -> Estimate:
         """Weights and means in the output tokens `H` (N, D): O = [pi ... pi; mu_1 ... mu_K]."""
-        O = self.pool(H, d, K)
+        O = self.pool(H, self.pooling(d, K, len(H)))
         return Estimate(O[:K].mean(axis=1), O[K:].T.copy())
 
-    def run(self, X: ArrayLike, init: Any, n_iter: int, *, mode: Mode = "auto", trace: bool = False) -> Run:
+    def run(
+        self, X: ArrayLike, init: Any, n_iter: int, *, mode: Mode = "auto", trace: bool = False
+    ) -> Run[Estimate]:
         """The readouts of `transformer(1)`, ..., `transformer(n_iter)`, from one pass.
 
         X, init: as for `encode`.  mode: as for `Transformer.forward`.  With `trace`, the result's
         `trace` holds every activation.  Warns when an iterate leaves r_max or pi_min.
         """
         tokens, data, K = self._tokens(X, init)
-        run = Run(self.layout if trace else None)
+        run = Run[Estimate](self.layout if trace else None)
         left: set[str] = set()
         for number, state in enumerate(self.iterate(tokens, n_iter, mode, run), start=1):
             run.append(self.readout(state, data.shape[1], K))

@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from constructions.cli import Common, check_outputs, flag, main, read_csv, write_outputs
-from constructions.construction import Run
+from constructions.construction import Estimate, Run
 from constructions.em import EMTransformer
 from constructions.em_plot import draw
 from constructions.files import load, package_version
@@ -244,7 +244,11 @@ def run(options: Options) -> None:
 
 
 def picture(
-    task: Problem, init: GaussianMixture, estimates: Run, report: list[Iteration], floor: float | None
+    task: Problem,
+    init: GaussianMixture,
+    estimates: Run[Estimate],
+    report: list[Iteration],
+    floor: float | None,
 ) -> Any:
     """The figure of a run."""
     paths = np.stack([init.means, *(estimate.means for estimate in estimates)])

@@ -24,11 +24,14 @@ from safetensors.numpy import save as to_bytes
 
 from constructions.construction import Construction, Program
 from constructions.em import EMTransformer
+from constructions.tensor_power import TensorPowerTransformer
 from constructions.weights import Head, Layer
 
 FORMAT = 1
 
-_KINDS: dict[str, Callable[..., Construction]] = {"EMTransformer": EMTransformer}
+_KINDS: dict[str, Callable[..., Construction]] = {
+    kind.__name__: kind for kind in (EMTransformer, TensorPowerTransformer)
+}
 
 
 def package_version() -> str:

@@ -55,7 +55,7 @@ class PiecewiseLinear:
     """x -> sum_j a_j relu(w_j x + b_j), and what is proved about it.
 
     a, w, b: (M,) float64.
-    target: "log" or "square".
+    target: "log", "square" or "inverse root".
     A: the bound of the lemma: |a| <= 2A, |w| <= 1, |b| <= A.
     domain: the interval on which the error is bounded.
     dropped: the additive constant left out: the sum plus `dropped` approximates the target.
@@ -66,7 +66,7 @@ class PiecewiseLinear:
     a: Array
     w: Array
     b: Array
-    target: Literal["log", "square"]
+    target: Literal["log", "square", "inverse root"]
     A: float
     domain: tuple[float, float]
     dropped: float
@@ -232,6 +232,53 @@ def square_approximation(
         closed_form=error,
         size=size,
     )
+
+
+def inverse_root_approximation(low: float, high: float, delta: float) -> PiecewiseLinear:
+    """ReLU coefficients of x^{-1/2} on [low, high] with relative error at most `delta`.
+
+    On a piece from b to b q^2 the chord of x^{-1/2} lies above it by at most the factor
+    1 + G = (2/3) m / (q (q + 1)) sqrt(m / 3), m = q^2 + q + 1, at x = b m / 3.  Interpolating
+    (1 - delta) x^{-1/2} at knots of equal ratio with 1 + G = (1 + delta) / (1 - delta) balances it.
+    Of the result `closed_form` and `rounding` are relative errors.
+
+    ValueError unless 0 < low < high and 0 < delta < 1.
+    """
+    low, high, delta = _positive("low", low), _positive("high", high), _positive("delta", delta)
+    if low >= high or delta >= 1:
+        raise ValueError(f"need low < high and delta < 1, got {low:g}, {high:g}, {delta:g}")
+    wanted = 2 * delta / (1 - delta)
+    largest = math.log(high / low)
+    if inverse_root_gap(largest) <= wanted:
+        pieces = 1
+    else:
+        h = brentq(lambda h: inverse_root_gap(h) - wanted, 1e-12, largest, rtol=1e-12)
+        pieces = _buildable(math.ceil(largest / h), delta)
+    gap = inverse_root_gap(largest / pieces)
+    error = gap / (2 + gap)
+    knots: Array = low * np.exp(largest / pieces * np.arange(pieces + 1))
+    knots[-1] = high
+    values = (1 - error) / np.sqrt(knots)
+    slopes = -np.diff(values) / np.diff(knots)
+    A = max(high, 1 / low, float(slopes[0]))
+    return PiecewiseLinear(
+        a=np.append(slopes - np.append(slopes[1:], 0.0), values[-1]),
+        w=np.append(np.full(pieces, -1.0), 0.0),
+        b=np.append(knots[1:], 1.0),
+        target="inverse root",
+        A=A,
+        domain=(low, high),
+        dropped=0.0,
+        closed_form=error,
+        rounding=(pieces + 8) * UNIT_ROUNDOFF * math.sqrt(high / low),
+    )
+
+
+def inverse_root_gap(h: float) -> float:
+    """G above, for a piece of log-length h = 2 log q."""
+    q = math.exp(h / 2)
+    m = q * q + q + 1
+    return 2 / 3 * m / (q * (q + 1)) * math.sqrt(m / 3) - 1
 
 
 def _positive(name: str, value: float) -> float:

@@ -52,6 +52,11 @@ class Linear:
         """Number of rows."""
         return len(self.matrix)
 
+    def __getitem__(self, rows: int | slice) -> Linear:
+        """One component, or several."""
+        picked = self.matrix[rows : rows + 1] if isinstance(rows, int) else self.matrix[rows]
+        return Linear(picked, f"{self.name}[{rows}]")
+
     def __neg__(self) -> Linear:
         return Linear(-self.matrix, f"-{self.name}")
 
@@ -211,6 +216,37 @@ def clean(layout: Layout, *names: str) -> Units:
     coordinates = [c for name in names for c in layout.indices(name)]
     picked = np.eye(layout.width)[coordinates]
     return Units(np.concatenate([picked, -picked]), np.concatenate([-picked, picked]).T.copy())
+
+
+def gate(layout: Layout, *, read: str, by: str, write: str, bound: float, one: str = "one") -> Units:
+    """Units that write the products read_m e_a for a one-hot `by` = e, exact where |read_m| <= bound.
+
+    relu(x - bound (1 - e)) - relu(-x - bound (1 - e)) is x for e = 1 and 0 for e = 0.  A `write` of
+    size 1 gets the component that e picks; one of size (read x by) gets all products, those of
+    read_m at m times the size of `by` onwards.
+    """
+    values, flags, targets = layout.indices(read), layout.indices(by), layout.indices(write)
+    if len(targets) == 1 and len(values) == len(flags):
+        triples = [(x, e, targets[0]) for x, e in zip(values, flags, strict=True)]
+    elif len(targets) == len(values) * len(flags):
+        pairs = ((x, e) for x in values for e in flags)
+        triples = [(x, e, t) for (x, e), t in zip(pairs, targets, strict=True)]
+    else:
+        raise ValueError(
+            f"{read} ({len(values)}) gated by {by} ({len(flags)}) does not fit {write} ({len(targets)})"
+        )
+    (constant,) = layout.indices(one)
+    W1, W2 = np.zeros((2 * len(triples), layout.width)), np.zeros((layout.width, 2 * len(triples)))
+    for unit, (x, e, target) in enumerate(triples):
+        for row, sign in ((2 * unit, 1.0), (2 * unit + 1, -1.0)):
+            W1[row, x], W1[row, e], W1[row, constant] = sign, bound, -bound
+            W2[target, row] = sign
+    return Units(W1, W2)
+
+
+def sign_pair(attention: Head) -> list[Head]:
+    """Two ReLU heads that add up to the head without its ReLU: relu(s) V - relu(-s) V = s V."""
+    return [attention, Head(-attention.Q, attention.K, -attention.V)]
 
 
 def layer(activation: Activation, heads: Sequence[Head], *units: Units, width: int | None = None) -> Layer:

@@ -203,7 +203,7 @@ class Transformer(nn.Module):
                   disable=None if work > _LONG_WORK else True, leave=False) as progress:  # fmt: skip
             for number, block in enumerate(self.blocks, start=1):
                 for stage, half in zip(STAGES, (dense_attention, dense_mlp), strict=True):
-                    before, H = H, H + half(block, H, progress)
+                    before, H = H, half(block, H, progress)
                     check_finite(H, number, stage, before)
                     yield State(number, stage, H)
         self.used = ("dense",)
@@ -264,8 +264,12 @@ def check_finite(H: Tensor, layer: int, stage: str, before: Tensor) -> None:
 
 
 def dense_attention(block: _Block, H: Tensor, progress: tqdm[Any] | None = None) -> Tensor:
-    """The attention of Definitions 1 and 4 without its residual, for H (..., N, D)."""
-    out = torch.zeros_like(H)
+    """The attention of Definitions 1 and 4, residual included, for H (..., N, D).
+
+    Heads are added one after the other, so that a first head that removes what a token holds does so
+    before anything small is added.
+    """
+    out = H.clone()
     flat, into = H.reshape(-1, *H.shape[-2:]), out.view(-1, *H.shape[-2:])
     N = H.shape[-2]
     sequences = max(1, min(len(flat), TILE // (N * N)))
@@ -280,29 +284,29 @@ def dense_attention(block: _Block, H: Tensor, progress: tqdm[Any] | None = None)
                 rows = slice(first, first + queries)
                 scores = (tokens[:, rows] @ Q[inner].T) @ keys.mT
                 if block.activation == "softmax":
-                    pattern = torch.softmax(scores, dim=-1)
+                    update = torch.softmax(scores, dim=-1) @ values
                 else:
-                    pattern = torch.relu(scores) / N
-                into[start : start + sequences, rows, written] += pattern @ values
+                    update = torch.relu(scores) @ values / N
+                into[start : start + sequences, rows, written] += update
                 if progress is not None:
                     progress.update(4 * scores.numel() * H.shape[-1])
     return out
 
 
 def dense_mlp(block: _Block, H: Tensor, progress: tqdm[Any] | None = None) -> Tensor:
-    """The MLP of Definition 2 without its residual, for H (..., N, D)."""
+    """The MLP of Definition 2, residual included, for H (..., N, D)."""
     flat = H.reshape(-1, H.shape[-1])
-    out = torch.zeros_like(flat)
+    update = torch.zeros_like(flat)
     units = min(len(block.W1), max(1, TILE // 64))
     for first in range(0, len(block.W1), max(units, 1)):
         W1, W2 = block.W1[first : first + units], block.W2[:, first : first + units]
         rows = max(1, TILE // len(W1))
         for start in range(0, len(flat), rows):
             hidden = torch.relu(flat[start : start + rows] @ W1.T)
-            out[start : start + rows] += hidden @ W2.T
+            update[start : start + rows] += hidden @ W2.T
             if progress is not None:
                 progress.update(4 * hidden.numel() * H.shape[-1])
-    return out.reshape(H.shape)
+    return H + update.reshape(H.shape)
 
 
 def _work(block: _Block, H: Tensor) -> int:

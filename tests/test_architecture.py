@@ -13,7 +13,7 @@ import gmm
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("gmm", "constructions")
 
-MAY_IMPORT_GMM = {"em_demo", "report"}
+MAY_IMPORT_GMM = {"em_demo", "report", "tensor_demo"}
 """Modules of `constructions` in which a construction meets the classical answers."""
 
 ALLOWED = {

@@ -8,26 +8,15 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from constructions import EMTransformer
-from constructions.cli import main, read_csv
-from constructions.em_demo import PROGRAM, Options, run
-from constructions.files import save
+from constructions import EMTransformer, em_demo, save
+from constructions.cli import read_csv
 from gmm import GaussianMixture, run_em
 from tests.compare import assert_exact, gap
 
 
 @pytest.fixture
-def demo(tmp_path, monkeypatch, capsys):
-    """Runs the command in an empty folder: (exit status, output, errors)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments):
-        with pytest.raises(SystemExit) as stop:
-            main(PROGRAM, Options, run, list(arguments))
-        captured = capsys.readouterr()
-        return stop.value.code, captured.out, captured.err
-
-    return call
+def demo(command):
+    return command(em_demo)
 
 
 def write_data(path, n=60, header="x,y", separator=",", scale=1.0, seed=0):
@@ -272,7 +261,7 @@ def test_help_and_version(demo):
 
 def test_as_a_command(tmp_path):
     """The real process: exit statuses, streams, and a reader that leaves early."""
-    command = [sys.executable, "-m", PROGRAM]
+    command = [sys.executable, "-m", em_demo.PROGRAM]
     good = subprocess.run([*command, "--depth", "1"], cwd=tmp_path, capture_output=True, text=True)
     assert (good.returncode, good.stderr) == (0, "")
     bad = subprocess.run([*command, "--K", "0"], cwd=tmp_path, capture_output=True, text=True)
