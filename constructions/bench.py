@@ -1,8 +1,8 @@
-"""What the structured evaluation costs: ratios against a named peer, in pairs, in one run.
+"""What this costs beside a named peer: ratios, in pairs, in one run, with threads pinned.
 
 Every ratio is the median over rounds in which both sides are timed one after the other; in brackets
-the smallest and largest.  One iteration is the difference between runs of six and of one, divided by
-five, so that reading data in is not counted.
+the smallest and largest.  One EM iteration is the difference between runs of six and of one, divided
+by five, so that reading data in is not counted.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,8 @@ PROGRAM = "constructions.bench"
 class Options:  # noqa: D101
     __doc__ = __doc__
 
+    what: Literal["all", "em", "tensor"] = "all"
+    """EM by structured evaluation, tensor power iteration, or both."""
     n: int = 1_000_000
     """Number of samples."""
     d: int = 8
@@ -43,6 +45,8 @@ class Options:  # noqa: D101
     """Number of components."""
     eps: float = 1e-3
     """Accuracy of the network."""
+    tensor_d: int = 32
+    """Dimension of the tensor, with K components."""
     rounds: int = 5
     """Pairs of timings."""
     threads: int = 2
@@ -80,12 +84,17 @@ def iteration(run: Callable[[int], Any]) -> float:
     return (seconds(lambda: run(6)) - seconds(lambda: run(1))) / 5
 
 
-def peer(data: Task) -> Callable[[int], Any]:
-    """scikit-learn's EM with one variance per component.
+def peer(module: str, name: str) -> Any:
+    """What is timed beside the constructions; nothing in this package depends on it."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError:
+        raise ValueError(f'{module} is not installed; pip install -e ".[dev]" brings it') from None
 
-    It is asked for by name: nothing in this package depends on it.
-    """
-    mixture = importlib.import_module("sklearn.mixture").GaussianMixture
+
+def sklearn_em(data: Task) -> Callable[[int], Any]:
+    """scikit-learn's EM with one variance per component."""
+    mixture = peer("sklearn.mixture", "GaussianMixture")
 
     def run(n_iter: int) -> None:
         K = len(data.init.weights)
@@ -137,10 +146,14 @@ def run(options: Options) -> None:
         raise ValueError(f"--n must be at least 100 K = {100 * options.K}, got {options.n}")
     check_outputs(options.common.json)
     torch.set_num_threads(options.threads)
+    measured, memory = [], None
     with threadpool_limits(limits=options.threads):
-        measured = measure(options)
-    memory = peak_memory(options)
-    print(f"peak memory of one iteration at n = {options.n}: {memory:.2f} GiB")
+        if options.what != "tensor":
+            measured += measure_em(options)
+            memory = peak_memory(options)
+            print(f"peak memory of one iteration at n = {options.n}: {memory:.2f} GiB", flush=True)
+        if options.what != "em":
+            measured += measure_tensor(options)
     if options.common.json is not None:
         settings = dataclasses.asdict(options)
         results = {
@@ -153,8 +166,8 @@ def run(options: Options) -> None:
         write_outputs(None, options.common.json, results)
 
 
-def measure(options: Options) -> list[dict[str, Any]]:
-    """All ratios."""
+def measure_em(options: Options) -> list[dict[str, Any]]:
+    """EM by structured evaluation."""
     rounds, n = options.rounds, options.n
     large, small, tiny = (task(options, size) for size in (n, n // 10, min(n, 2000)))
     for data in (large, small, tiny):
@@ -163,7 +176,7 @@ def measure(options: Options) -> list[dict[str, Any]]:
     return [
         show(
             f"iteration, structured transformer / scikit-learn spherical ({at})",
-            ratios(rounds, lambda: iteration(ours(large)), lambda: iteration(peer(large))),
+            ratios(rounds, lambda: iteration(ours(large)), lambda: iteration(sklearn_em(large))),
         ),
         show(
             f"iteration, structured transformer, n = {n} / n = {len(small.X)}",
@@ -182,6 +195,31 @@ def measure(options: Options) -> list[dict[str, Any]]:
             ),
         ),
     ]
+
+
+def measure_tensor(options: Options) -> list[dict[str, Any]]:
+    """Power steps of a planted tensor, restarts batched, against tensorly's."""
+    rng = np.random.default_rng(options.common.seed)
+    d, K, restarts, steps = options.tensor_d, options.K, 30, 30
+    if d < K:
+        raise ValueError(f"--K must be at most --tensor-d = {d}, got {K}")
+    vectors = np.linalg.qr(rng.standard_normal((d, K)))[0]
+    T = np.einsum("k,ik,jk,mk->ijm", np.linspace(1, 2, K), vectors, vectors, vectors)
+    batched = peer("gmm", "robust_tensor_power")
+    one_by_one = peer("tensorly.decomposition", "symmetric_power_iteration")
+
+    def our_rate() -> float:
+        taken = seconds(lambda: batched(T, K, n_restarts=restarts, n_iter=steps, n_polish=0, rng=rng))
+        return K * restarts * steps / taken
+
+    def their_rate() -> float:
+        # each of its iterations takes three power steps, and the best start is iterated once more
+        taken = seconds(lambda: one_by_one(T, n_repeat=2, n_iteration=steps // 3))
+        return (2 + 1) * (steps // 3) * 3 / taken
+
+    our_rate(), their_rate()
+    name = f"power steps per second, gmm.robust_tensor_power / tensorly (d = {d}, K = {K})"
+    return [show(name, ratios(options.rounds, our_rate, their_rate))]
 
 
 if __name__ == "__main__":

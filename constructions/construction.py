@@ -185,28 +185,6 @@ class Construction(ABC):
         return pool(pooling, tokens)
 
 
-def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Array, Array]:
-    """Samples (N, d) and the weights (K,) and means (K, d) of a start, as float64 arrays.
-
-    ValueError, saying what is wrong where, unless all are finite, of matching shapes, and the
-    weights are positive and sum to 1.
-    """
-    data, weights, means = (
-        as_array(name, values, ndim)
-        for name, values, ndim in (("X", X, 2), ("weights", init.weights, 1), ("means", init.means, 2))
-    )
-    if means.shape != (len(weights), data.shape[1]):
-        raise ValueError(
-            f"means must be (K, d) = {(len(weights), data.shape[1])} for these weights and data, "
-            f"got {means.shape}"
-        )
-    if weights.min() < 0:
-        raise ValueError(f"weights must be positive, got {weights.min():g}")
-    if abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(f"weights must sum to 1, got {weights.sum():.9g}")
-    return data, weights, means
-
-
 def as_array(name: str, values: ArrayLike, ndim: int) -> Array:
     """`values` as a finite float64 array with `ndim` axes, none empty; ValueError otherwise."""
     try:

@@ -5,24 +5,16 @@ weights, from data to tokens and back.  The layers themselves, with their deriva
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from constructions.bounds import Levels
-from constructions.construction import (
-    DTYPES,
-    Construction,
-    Estimate,
-    Program,
-    Run,
-    as_problem,
-)
+from constructions.construction import DTYPES, Estimate, Program
 from constructions.em_layers import em_layout, em_parts
+from constructions.mixture import Left, MixtureTransformer
 from constructions.piecewise import (
     MAX_PIECES,
     PiecewiseLinear,
@@ -34,7 +26,7 @@ from constructions.piecewise import (
 )
 from constructions.residual import Layout, ReluSum
 from constructions.structured import Tokens
-from constructions.transformer import Mode, Transformer
+from constructions.transformer import Transformer
 from constructions.weights import Array, Pooling, Sizes
 
 ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
@@ -45,7 +37,7 @@ _SHARPNESS = 40.0
 
 
 @dataclass(frozen=True, eq=False)
-class EMTransformer(Construction):
+class EMTransformer(MixtureTransformer):
     """Explicit weights for EM, built from sizes and bounds, never from data.
 
     d0, K0: largest dimension and number of components.
@@ -252,48 +244,33 @@ class EMTransformer(Construction):
 
     # ---- running
 
-    def _tokens(self, X: ArrayLike, init: Any) -> tuple[Tokens, Array, int]:
-        data, weights, means = as_problem(X, init)
-        N, (K, d) = len(data), means.shape
-        for name, got, top in (("dimension", d, self.d0), ("components", K, self.K0)):
-            if got > top:
-                limit = "d0" if name == "dimension" else "K0"
-                raise ValueError(
-                    f"this network holds {name} up to {limit} = {top}, got {got}; build one with "
-                    f"{limit} >= {got}"
-                )
-        if N < K:
-            raise ValueError(f"N >= K is needed: got {N} samples for {K} components")
-        for bound, what in self.outside(Estimate(weights, means)).items():
-            sign = "<=" if bound == "pi_min" else ">="
-            value = what.rsplit(" ", 1)[1]
-            raise ValueError(
-                f"the start has {what}, outside {bound} = {getattr(self, bound):g}; build with "
-                f"{bound} {sign} {value}"
-            )
-        if self.remainder == "drop":
-            N -= N % K
+    def fill(self, data: Array, start: Estimate) -> Tokens:
+        """The input tokens of equation (7)."""
+        K = len(start.weights)
+        N = len(data) - (len(data) % K if self.remainder == "drop" else 0)
         index = np.arange(N) % K
         stream = self.layout
         rows = np.zeros((K, stream.width))
-        stream.put(rows, "log_pi", np.log(weights))
-        stream.put(rows, "mu", means)
-        stream.put(rows, "c", (means**2).sum(axis=1, keepdims=True))
+        stream.put(rows, "log_pi", np.log(start.weights))
+        stream.put(rows, "mu", start.means)
+        stream.put(rows, "c", (start.means**2).sum(axis=1, keepdims=True))
         stream.put(rows, "one", 1.0)
         stream.put(rows, "e", np.eye(K))
         if self.remainder == "count":
             stream.put(rows, "log_n", np.log(np.bincount(index))[:, None])
-        return self.tokens(rows, index, {"x": data[:N]}), data, K
+        return self.tokens(rows, index, {"x": data[:N]})
 
-    def encode(self, X: ArrayLike, init: Any) -> Array:
-        """The input tokens (N, D) of equation (7).
-
-        X: (N, d) samples; init: anything with `weights` (K,) and `means` (K, d).
-        ValueError for data that are not finite, d > d0, K > K0, N < K, or a start outside r_max
-        and pi_min.
-        """
-        tokens, _, _ = self._tokens(X, init)
-        return cast(Array, tokens.dense().double().cpu().numpy())
+    def outside(self, state: Any) -> list[Left]:
+        """The bounds among r_max and pi_min that `state` leaves."""
+        if getattr(state, "scales", None) is not None:
+            raise ValueError("this construction is for unit variances, got a start with scales")
+        norm, weight = np.linalg.norm(state.means, axis=1).max(), np.min(state.weights)
+        left = []
+        if norm > self.r_max:
+            left.append(Left("r_max", f"a mean of norm {norm:.6g}", f"{norm:.6g}"))
+        if weight < self.pi_min:
+            left.append(Left("pi_min", f"a weight {weight:.6g}", f"{weight:.6g}"))
+        return left
 
     def pooling(self, d: int, K: int, N: int) -> Pooling:
         """The readout of Remark C.3 for dimension d, K components and N tokens."""
@@ -318,39 +295,6 @@ class EMTransformer(Construction):
         """Weights and means in the output tokens `H` (N, D): O = [pi ... pi; mu_1 ... mu_K]."""
         O = self.pool(H, self.pooling(d, K, len(H)))
         return Estimate(O[:K].mean(axis=1), O[K:].T.copy())
-
-    def run(
-        self, X: ArrayLike, init: Any, n_iter: int, *, mode: Mode = "auto", trace: bool = False
-    ) -> Run[Estimate]:
-        """The readouts of `transformer(1)`, ..., `transformer(n_iter)`, from one pass.
-
-        X, init: as for `encode`.  mode: as for `Transformer.forward`.  With `trace`, the result's
-        `trace` holds every activation.  Warns when an iterate leaves r_max or pi_min.
-        """
-        tokens, data, K = self._tokens(X, init)
-        run = Run[Estimate](self.layout if trace else None)
-        left: set[str] = set()
-        for number, state in enumerate(self.iterate(tokens, n_iter, mode, run), start=1):
-            run.append(self.readout(state, data.shape[1], K))
-            for bound, what in self.outside(run[-1]).items():
-                if bound not in left:
-                    left.add(bound)
-                    warnings.warn(
-                        f"iteration {number}: {what} leaves the bound {bound} = "
-                        f"{getattr(self, bound):g}; the error bound no longer holds from here",
-                        stacklevel=2,
-                    )
-        return run
-
-    def outside(self, state: Any) -> dict[str, str]:
-        """The bounds that `state`, with weights and means, leaves, and what leaves them."""
-        norm, weight = np.linalg.norm(state.means, axis=1).max(), np.min(state.weights)
-        left = {}
-        if norm > self.r_max:
-            left["r_max"] = f"a mean of norm {norm:.6g}"
-        if weight < self.pi_min:
-            left["pi_min"] = f"a weight {weight:.6g}"
-        return left
 
 
 def _shrink(function: PiecewiseLinear) -> ReluSum:

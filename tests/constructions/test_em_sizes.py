@@ -168,7 +168,7 @@ DATA = np.zeros((5, 2))
             GaussianMixture([0.995, 0.005], MIXTURE.means),
             r"weight 0\.005, outside pi_min = 0\.01; .* <= 0\.005",
         ),
-        (DATA, GaussianMixture([1.0, 0.0], MIXTURE.means), r"weight 0, outside pi_min = 0\.01"),
+        (DATA, GaussianMixture([1.0, 0.0], MIXTURE.means), "weights must be positive, got 0"),
         (DATA * np.nan, MIXTURE, r"X must be finite, got nan at \[0, 0\]"),
         (np.zeros(5), MIXTURE, r"X must have 2 axes and not be empty, got shape \(5,\)"),
         ([["a", "b"]], MIXTURE, "X must be a rectangular array of numbers"),
@@ -204,6 +204,12 @@ class Start:
 def test_bad_starts_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         build().encode(DATA, Start(weights, MIXTURE.means))
+
+
+def test_scales_are_refused():
+    scaled = GaussianMixture(MIXTURE.weights, MIXTURE.means, np.ones((2, 2)))
+    with pytest.raises(ValueError, match="for unit variances, got a start with scales"):
+        build().encode(DATA, scaled)
 
 
 def test_at_least_one_iteration():
