@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from constructions import log_approximation, square_approximation
 from constructions.piecewise import UNIT_ROUNDOFF, log_chord_gap, log_piece_length, log_pieces, square_pieces
+from tests import intervals
 from tests.compare import assert_bound, assert_exact, slope
 from tests.intervals import log_interval
 
@@ -72,6 +73,18 @@ def sup_error_to_square(f):
         if left < m / 2 < right:
             worst = max(worst, abs(m * m / 4 + c + shift))
     return worst
+
+
+@pytest.mark.parametrize("x", [Fraction(1, 3), Fraction(1), Fraction(10**40, 7), Fraction(7, 10**300)])
+def test_enclosures_of_logs(x):
+    """Both libraries, where both are here, against each other and against the floating-point log."""
+    makers = [intervals.by_mpmath] + ([intervals.by_arb] if intervals.arb is not None else [])
+    for low, high in (make(x) for make in makers):
+        assert low <= high
+        assert high - low < Fraction(1, 2**120)
+        size = abs(math.log(x.numerator)) + abs(math.log(x.denominator)) + 1
+        assert_exact(float(low), math.log(x.numerator) - math.log(x.denominator), ulps=4, scale=size)
+    assert max(make(x)[0] for make in makers) <= min(make(x)[1] for make in makers)
 
 
 def is_monotone(f, low, high):
