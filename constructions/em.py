@@ -198,9 +198,9 @@ class EMTransformer(MixtureTransformer):
         return K0 * log_w + 2 * (K0 + d0 + 1), K0 * log_pi + d0 * square + 2 * 3 * K0
 
     def n_bytes(self) -> int:
-        """Memory that the matrices of the three distinct layers take in float64."""
-        D, (e_layer, m_layer) = self.layout.width, self.hidden_widths()
-        return 8 * (2 * D * (e_layer + 2 * m_layer) + 3 * D * D * (1 + 2 + 2))
+        """Memory that W1 and W2 of the three distinct layers take in float64."""
+        e_layer, m_layer = self.hidden_widths()
+        return 8 * 2 * self.layout.width * (e_layer + 2 * m_layer)
 
     def _affordable_eps(self) -> float:
         """The smallest eps, up to 0.1%, whose matrices fit in `max_bytes`."""

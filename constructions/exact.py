@@ -46,7 +46,10 @@ def _forward(layers: Sequence[Layer], tokens: list[list[Any]], relu_sum: Sum) ->
         if layer.activation != "relu" and layer.heads:
             raise ValueError("an exact pass needs ReLU attention; softmax has no exact values")
         if id(layer) not in known:
-            heads = [tuple(_rows(matrix) for matrix in head) for head in layer.heads]
+            heads = [
+                (_rows(head.Q), _rows(head.K), {head.targets[i]: row for i, row in _rows(head.V).items()})
+                for head in layer.heads
+            ]
             known[id(layer)] = heads, _rows(layer.W1), _columns(layer.W2)
         heads, W1, W2 = known[id(layer)]
         tokens = _attention(heads, tokens, relu_sum)

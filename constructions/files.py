@@ -1,9 +1,10 @@
 """Saving and loading constructions, and writing files whole or not at all.
 
 A weights file is in the safetensors format: matrices and strings, no code.  It holds every distinct
-layer (`layer0.Q` of shape (heads, D, D), `layer0.K`, `layer0.V`, `layer0.W1`, `layer0.W2`, ...) and,
-as JSON in its metadata, the construction's name and arguments, its layout, the order of its layers,
-sizes, bounds and readout, and a SHA-256 digest of all of this.
+layer: `layer0.W1` (D', D), `layer0.W2` (D, D'), and for each head `layer0.head0.Q` and `.K` (r, D), `.V`
+(w, D) and `.writes` (w,), the matrices without their zero rows (`weights.Head`).  As JSON in its metadata
+it has the construction's name and arguments, its layout, the order of its layers, sizes, bounds and
+readout, and a SHA-256 digest of all of this.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from safetensors.numpy import save as to_bytes
 from constructions.construction import Construction, Program
 from constructions.em import EMTransformer
 from constructions.tensor_power import TensorPowerTransformer
-from constructions.weights import Head, Layer
+from constructions.weights import Array, Head, Layer
 
 FORMAT = 1
 
@@ -52,11 +53,11 @@ def save(construction: Construction, path: str | os.PathLike[str]) -> None:
     place = {id(layer): i for i, layer in enumerate(layers)}
     tensors: dict[str, Any] = {}
     for i, layer in enumerate(layers):
-        shape = (len(layer.heads), layer.width, layer.width)
-        for name in ("Q", "K", "V"):
-            stacked = np.array([getattr(head, name) for head in layer.heads], dtype=np.float64)
-            tensors[f"layer{i}.{name}"] = stacked.reshape(shape)
         tensors[f"layer{i}.W1"], tensors[f"layer{i}.W2"] = layer.W1, layer.W2
+        for m, head in enumerate(layer.heads):
+            for name, values in zip(("Q", "K", "V"), head[:3], strict=True):
+                tensors[f"layer{i}.head{m}.{name}"] = values
+            tensors[f"layer{i}.head{m}.writes"] = np.array(head.targets, dtype=np.int64)
     tensors = {name: np.ascontiguousarray(values) for name, values in tensors.items()}
     about = {
         "format": FORMAT,
@@ -64,7 +65,7 @@ def save(construction: Construction, path: str | os.PathLike[str]) -> None:
         "construction": type(construction).__name__,
         "config": construction.config,
         "layout": list(construction.layout.sizes.items()),
-        "activations": [layer.activation for layer in layers],
+        "layers": [{"activation": layer.activation, "heads": len(layer.heads)} for layer in layers],
         "program": {
             part: [place[id(layer)] for layer in getattr(program, part)]
             for part in ("prologue", "body", "final")
@@ -114,13 +115,21 @@ def _assemble(about: Any, tensors: Mapping[str, Any], device: str) -> Constructi
     if list(construction.layout.sizes.items()) != [tuple(entry) for entry in about["layout"]]:
         raise ValueError("its layout is not the one that its arguments give")
     layers = []
-    for i, activation in enumerate(about["activations"]):
-        Q, K, V, W1, W2 = (tensors[f"layer{i}.{name}"] for name in ("Q", "K", "V", "W1", "W2"))
-        if any(matrix.dtype != np.float64 for matrix in (Q, K, V, W1, W2)):
-            raise ValueError(f"layer {i} is not in float64")
-        layers.append(Layer(activation, tuple(Head(*head) for head in zip(Q, K, V, strict=True)), W1, W2))
+    for i, kind in enumerate(about["layers"]):
+        heads = []
+        for m in range(int(kind["heads"])):
+            Q, K, V, writes = (tensors[f"layer{i}.head{m}.{name}"] for name in ("Q", "K", "V", "writes"))
+            heads.append(Head(_floats(Q), _floats(K), _floats(V), writes))
+        W1, W2 = (_floats(tensors[f"layer{i}.{name}"]) for name in ("W1", "W2"))
+        layers.append(Layer(kind["activation"], tuple(heads), W1, W2))
     parts = (tuple(layers[i] for i in about["program"][part]) for part in ("prologue", "body", "final"))
     return construction.with_program(Program(*parts))
+
+
+def _floats(matrix: Any) -> Array:
+    if matrix.dtype != np.float64:
+        raise ValueError(f"a matrix is in {matrix.dtype}, not float64")
+    return matrix
 
 
 def _digest(text: str, tensors: Mapping[str, Any]) -> str:

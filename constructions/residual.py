@@ -144,7 +144,7 @@ def head(
     key: Sequence[Linear],
     value: Mapping[str, Linear],
 ) -> Head:
-    """The attention head with Q h = [query; 0], K h = [key; 0] and `value` written to its names.
+    """The attention head with Q h = [query; 0], K h = [key; 0] and V h = [value; 0], by names.
 
     Entry by entry, query and key must have equal sizes: the score is the sum of their products.
     Empty query and key attend uniformly.
@@ -159,23 +159,23 @@ def head(
     rows = sum(part.size for part in query)
     if rows > layout.width:
         raise ValueError(f"query has {rows} rows, more than the width D = {layout.width}")
-    V = np.zeros((layout.width, layout.width))
+    writes: list[int] = []
     for name, source in value.items():
-        place = layout.slice(name)
-        if source.size != layout.sizes[name]:
+        if source.size != layout.sizes.get(name, source.size):
             raise ValueError(
                 f"value {source.name} ({source.size} rows) does not fit {name} ({layout.sizes[name]} rows)"
             )
-        V[place] = source.matrix
-    return Head(_stack(layout, query), _stack(layout, key), V)
+        writes += layout.indices(name)
+    return Head(
+        _stack(layout, query),
+        _stack(layout, key),
+        _stack(layout, list(value.values())),
+        np.array(writes, dtype=np.int64),
+    )
 
 
 def _stack(layout: Layout, parts: Sequence[Linear]) -> Array:
-    out = np.zeros((layout.width, layout.width))
-    if parts:
-        stacked = np.concatenate([part.matrix for part in parts])
-        out[: len(stacked)] = stacked
-    return out
+    return np.concatenate([np.zeros((0, layout.width)), *(part.matrix for part in parts)])
 
 
 class Units(NamedTuple):
@@ -246,13 +246,13 @@ def gate(layout: Layout, *, read: str, by: str, write: str, bound: float, one: s
 
 def sign_pair(attention: Head) -> list[Head]:
     """Two ReLU heads that add up to the head without its ReLU: relu(s) V - relu(-s) V = s V."""
-    return [attention, Head(-attention.Q, attention.K, -attention.V)]
+    return [attention, attention._replace(Q=-attention.Q, V=-attention.V)]
 
 
 def layer(activation: Activation, heads: Sequence[Head], *units: Units, width: int | None = None) -> Layer:
     """One layer: the heads side by side, then an MLP of all the given units."""
     if width is None:
-        width = heads[0].Q.shape[0] if heads else units[0].W1.shape[1]
+        width = heads[0].Q.shape[1] if heads else units[0].W1.shape[1]
     W1 = np.concatenate([np.zeros((0, width)), *(part.W1 for part in units)])
     W2 = np.concatenate([np.zeros((width, 0)), *(part.W2 for part in units)], axis=1)
     return Layer(activation, tuple(heads), W1, W2)

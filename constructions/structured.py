@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -104,16 +104,15 @@ class Tokens:
         picked = [self.own[c][chunk] if self.kind[c] == OWN else self.groups[index, c] for c in wanted]
         return torch.stack(picked) if picked else self.groups.new_zeros(0, len(index))
 
-    def project(self, matrix: Tensor, chunk: slice) -> Tensor:
-        """`matrix` (r, D) times a chunk of the tokens, (r, n)."""
-        read = _reads(matrix)
+    def project(self, matrix: Tensor, read: list[int], chunk: slice) -> Tensor:
+        """`matrix` (r, D), zero outside the columns `read`, times a chunk of the tokens, (r, n)."""
         own = [c for c in read if self.kind[c] == OWN]
         rest = [c for c in read if self.kind[c] != OWN]
         known = matrix[:, rest] @ self.groups[:, rest].T
         known = known[:, self.index[chunk]] if self.level(rest) == GROUPED else known[:, :1]
-        return matrix[:, own] @ self.columns(own, chunk) + known if own else known.expand(
-            -1, len(self.index[chunk])
-        )  # fmt: skip
+        if not own:
+            return known.expand(-1, len(self.index[chunk]))
+        return matrix[:, own] @ self.columns(own, chunk) + known
 
     def dense(self) -> Tensor:
         """The tokens as a tensor (N, D)."""
@@ -167,6 +166,7 @@ class Evaluator:
     def __init__(self, tokens: Tensor | Tokens) -> None:
         self.tokens = Tokens.compress(tokens) if isinstance(tokens, Tensor) else tokens
         self.used: list[str] = []
+        self._heads: dict[int, list[_Head]] = {}
         self._plans: dict[Any, _MlpPlan] = {}
 
     def step(self, block: Any, number: int, stage: Stage) -> None:
@@ -181,61 +181,59 @@ class Evaluator:
         for first in range(0, len(self.tokens), size):
             yield slice(first, min(first + size, len(self.tokens)))
 
-    def _every_token(self, written: list[int], matrix: Tensor, finish: _Finish) -> _Write:
-        """`finish` of `matrix` times each token, chunk by chunk."""
-        result = matrix.new_empty(len(written), len(self.tokens))
+    def _answer(self, head: _Head, to_query: Tensor, finish: _Finish) -> _Write:
+        """`finish` of `to_query` (n, D) times each token; once per distinct query where they repeat."""
+        tokens, level = self.tokens, self.tokens.level(head.asks)
+        if level < OWN:
+            queries, _ = tokens.distinct(head.asks)
+            return _Write(level, head.targets, finish(to_query @ queries.T))
+        result = to_query.new_empty(len(head.targets), len(tokens))
         for chunk in self._chunks():
-            result[:, chunk] = finish(self.tokens.project(matrix, chunk))
-        return _Write(OWN, written, result)
+            result[:, chunk] = finish(tokens.project(to_query, head.asks, chunk))
+        return _Write(OWN, head.targets, result)
 
     def _attention(self, block: Any, number: int) -> list[_Write]:
+        if id(block) not in self._heads:
+            self._heads[id(block)] = _analyse(block)
         writes = []
-        pairs = _sign_pairs(block) if block.activation == "relu" else {}
-        for m, head in enumerate(zip(block.Q, block.K, block.V, strict=True)):
-            Q, K, V = head
-            write: _Write | None
-            if not V.any():
+        for m, head in enumerate(self._heads[id(block)], start=1):
+            if not head.targets:
                 continue
-            queries = self.tokens.level(_reads(Q))
-            keys = self.tokens.level(_reads(K) + _reads(V))
-            if keys < OWN:
-                rule, write = "repeated (key, value) pairs", self._few_keys(block.activation, *head)
-            elif queries < OWN:
-                rule, write = "repeated queries", self._few_queries(block.activation, *head)
-            elif m in pairs:
-                rule, write = "sign pair", self._linear(*head) if pairs[m] else None
+            if head.pair is not None:
+                rule = "sign pair"
+                if head.pair == "first":
+                    writes.append(self._linear(head))
+            elif self.tokens.level(head.keyed + head.valued) < OWN:
+                rule = "repeated (key, value) pairs"
+                writes.append(self._few_keys(block.activation, head))
+            elif self.tokens.level(head.asks) < OWN:
+                rule = "repeated queries"
+                writes.append(self._few_queries(block.activation, head))
             else:
-                rule, write = "dense", self._all_pairs(block.activation, *head)
-            self._say(number, f"head {m + 1}", rule)
-            if write is not None:
-                writes.append(write)
+                rule = "dense"
+                writes.append(self._all_pairs(block.activation, head))
+            self._say(number, f"head {m}", rule)
         return writes
 
-    def _few_keys(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+    def _few_keys(self, activation: str, head: _Head) -> _Write:
         """Rewrite 2: any queries against distinct keys with their counts."""
-        tokens, written = self.tokens, _nonzero_rows(V)
-        rows, counts = tokens.distinct(_reads(K) + _reads(V))
-        to_query = (rows @ K.T) @ Q  # (R', D): times a token, its scores against the R' keys
-        values = (rows @ V.T)[:, written].T
+        rows, counts = self.tokens.distinct(head.keyed + head.valued)
+        values, N = head.V @ rows.T, len(self.tokens)
+        return self._answer(
+            head,
+            (rows @ head.K.T) @ head.Q,
+            lambda scores: values @ _pattern(activation, scores, counts[:, None], N),
+        )
 
-        def finish(scores: Tensor) -> Tensor:
-            return values @ _pattern(activation, scores, counts[:, None], len(tokens))
-
-        level = tokens.level(_reads(Q))
-        if level == OWN:
-            return self._every_token(written, to_query, finish)
-        queries, _ = tokens.distinct(_reads(Q))
-        return _Write(level, written, finish(to_query @ queries.T))
-
-    def _few_queries(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+    def _few_queries(self, activation: str, head: _Head) -> _Write:
         """Rewrite 1: distinct queries, one pass over all keys with a running maximum."""
-        tokens, written, read = self.tokens, _nonzero_rows(V), _reads(V)
-        queries, _ = tokens.distinct(_reads(Q))
-        to_key = (queries @ Q.T) @ K
-        peak = K.new_full((len(queries), 1), -torch.inf)
-        mass, moment = K.new_zeros(len(queries), 1), K.new_zeros(len(queries), len(read))
+        tokens, new = self.tokens, head.K.new_full
+        queries, _ = tokens.distinct(head.asks)
+        to_key = (queries @ head.Q.T) @ head.K
+        peak, mass = new((len(queries), 1), -torch.inf), new((len(queries), 1), 0.0)
+        moment = new((len(queries), len(head.valued)), 0.0)
         for chunk in self._chunks():
-            scores = tokens.project(to_key, chunk)
+            scores = tokens.project(to_key, head.keyed, chunk)
             if activation == "softmax":
                 higher = torch.maximum(peak, scores.amax(dim=1, keepdim=True))
                 shrink, pattern = torch.exp(peak - higher), torch.exp(scores - higher)
@@ -243,31 +241,35 @@ class Evaluator:
             else:
                 pattern = torch.relu(scores)
             mass += pattern.sum(dim=1, keepdim=True)
-            moment += pattern @ tokens.columns(read, chunk).T
+            moment += pattern @ tokens.columns(head.valued, chunk).T
         divisor = mass if activation == "softmax" else len(tokens)
-        return _Write(tokens.level(_reads(Q)), written, V[written][:, read] @ (moment / divisor).T)
+        values = head.V[:, head.valued] @ (moment / divisor).T
+        return _Write(tokens.level(head.asks), head.targets, values)
 
-    def _linear(self, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+    def _linear(self, head: _Head) -> _Write:
         """Rewrite 3: both heads of a sign pair at once."""
-        written, read = _nonzero_rows(V), sorted({*_reads(K), *_reads(V)})
-        second = K.new_zeros(len(read), len(read))
-        for chunk in self._chunks():
-            h = self.tokens.columns(read, chunk)
-            second += h @ h.T
-        moment = V[written][:, read] @ (second / len(self.tokens)) @ K[:, read].T
-        return self._every_token(written, moment @ Q, lambda output: output)
+        tokens, read = self.tokens, sorted({*head.keyed, *head.valued})
+        if tokens.level(read) < OWN:
+            rows, counts = tokens.distinct(read)
+            moment = (head.V @ (rows.T * (counts / len(tokens)))) @ (rows @ head.K.T)
+        else:
+            second = head.K.new_zeros(len(read), len(read))
+            for chunk in self._chunks():
+                h = tokens.columns(read, chunk)
+                second += h @ h.T
+            moment = head.V[:, read] @ (second / len(tokens)) @ head.K[:, read].T
+        return self._answer(head, moment @ head.Q, lambda output: output)
 
-    def _all_pairs(self, activation: str, Q: Tensor, K: Tensor, V: Tensor) -> _Write:
+    def _all_pairs(self, activation: str, head: _Head) -> _Write:
         """No rewrite: every query against every key, in chunks of queries."""
-        N, written = len(self.tokens), _nonzero_rows(V)
-        everything = slice(0, N)
-        key = self.tokens.project(K, everything)
-        value = self.tokens.project(V[written], everything)
-        result = K.new_empty(len(written), N)
+        N = len(self.tokens)
+        key = self.tokens.project(head.K, head.keyed, slice(0, N))
+        value = self.tokens.project(head.V, head.valued, slice(0, N))
+        result = head.K.new_empty(len(head.targets), N)
         for chunk in self._chunks(max(1, min(N, TILE // N))):
-            query = self.tokens.project(Q, chunk)
+            query = self.tokens.project(head.Q, head.asks, chunk)
             result[:, chunk] = value @ _pattern(activation, key.T @ query, 1.0, N)
-        return _Write(OWN, written, result)
+        return _Write(OWN, head.targets, result)
 
     def _mlp(self, block: Any, number: int) -> list[_Write]:
         tokens = self.tokens
@@ -295,7 +297,7 @@ class Evaluator:
             size = max(1, TILE // len(units.W1))
             result = units.W1.new_empty(len(units.written), len(tokens))
             for chunk in self._chunks(size):
-                result[:, chunk] = units.output(tokens.project(units.W1, chunk))
+                result[:, chunk] = units.output(tokens.project(units.W1, units.read, chunk))
             writes.append(_Write(OWN, units.written, result))
             self._say(number, "mlp", "dense")
         return writes
@@ -304,34 +306,49 @@ class Evaluator:
 def _pattern(activation: str, scores: Tensor, counts: Tensor | float, N: int) -> Tensor:
     """Attention weights, keys along the first axis, each key occurring `counts` times."""
     if activation == "relu":
-        return torch.relu(scores) * counts / N
+        return torch.relu(scores) * (counts / N)
     weight = torch.exp(scores - scores.amax(dim=0)) * counts
     return weight / weight.sum(dim=0)
 
 
-def _nonzero_rows(matrix: Tensor) -> list[int]:
-    return list((matrix != 0).any(dim=1).nonzero().flatten().tolist())
-
-
 def _reads(matrix: Tensor) -> list[int]:
     """The coordinates that a matrix reads: its columns that are not zero."""
-    return _nonzero_rows(matrix.T)
+    return list((matrix != 0).any(dim=0).nonzero().flatten().tolist())
 
 
-def _sign_pairs(block: Any) -> dict[int, bool]:
-    """Heads that come in sign pairs; True for the one of a pair that is evaluated for both."""
-    found: dict[int, bool] = {}
-    for m in range(len(block.Q)):
-        for other in range(m + 1, len(block.Q)):
-            if (
-                m not in found
-                and other not in found
-                and torch.equal(block.Q[m], -block.Q[other])
-                and torch.equal(block.K[m], block.K[other])
-                and torch.equal(block.V[m], -block.V[other])
-            ):
-                found[m], found[other] = True, False
-    return found
+class _Head(NamedTuple):
+    """A head, the coordinates that Q, K and V read, and its place in a sign pair."""
+
+    Q: Tensor
+    K: Tensor
+    V: Tensor
+    targets: list[int]
+    asks: list[int]
+    keyed: list[int]
+    valued: list[int]
+    pair: Literal["first", "second"] | None
+
+
+def _analyse(block: Any) -> list[_Head]:
+    """The heads of a layer; those that write nothing have no targets."""
+    places: dict[int, Literal["first", "second"]] = {}
+    if block.activation == "relu":
+        waiting: dict[tuple[Any, ...], list[int]] = {}
+        for m, (Q, K, V, targets) in enumerate(block.heads):
+            twins = waiting.get((_bytes(-Q), _bytes(K), _bytes(-V), *targets))
+            if twins:
+                places[twins.pop()], places[m] = "first", "second"
+            else:
+                waiting.setdefault((_bytes(Q), _bytes(K), _bytes(V), *targets), []).append(m)
+    return [
+        _Head(Q, K, V, targets if V.any() else [], _reads(Q), _reads(K), _reads(V), places.get(m))
+        for m, (Q, K, V, targets) in enumerate(block.heads)
+    ]
+
+
+def _bytes(matrix: Tensor) -> bytes:
+    """Equal for equal matrices, the sign of zeros included."""
+    return (matrix + 0.0).cpu().numpy().tobytes()
 
 
 class _Units(NamedTuple):
@@ -339,6 +356,7 @@ class _Units(NamedTuple):
 
     W1: Tensor
     W2: Tensor
+    read: list[int]
     written: list[int]
 
     def output(self, before: Tensor) -> Tensor:
@@ -362,8 +380,8 @@ def _plan(block: Any, tokens: Tokens) -> _MlpPlan:
 
     def select(mask: Tensor) -> _Units:
         W1, W2 = (block.W1, block.W2) if bool(mask.all()) else (block.W1[mask], block.W2[:, mask])
-        written = _nonzero_rows(W2)
-        return _Units(W1, W2[written], written)
+        written = _reads(W2.T)
+        return _Units(W1, W2[written], _reads(W1), written)
 
     repeated = [(k, select(level == k)) for k in (SHARED, GROUPED) if bool((level == k).any())]
     singles = ((c, alone & reads[:, c]) for c in tokens.own)

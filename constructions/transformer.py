@@ -10,7 +10,7 @@ Nothing here knows what the weights are for.
 | paper          | here                 | shape                                              |
 |----------------|----------------------|----------------------------------------------------|
 | H              | `H`                  | (..., N, D): tokens are rows, the paper's columns  |
-| Q_m, K_m, V_m  | `Head.Q, .K, .V`     | (D, D), acting on columns as in the paper          |
+| Q_m, K_m, V_m  | `Head.Q, .K, .V`     | (D, D), acting on columns, zero rows left out      |
 | W1, W2         | `Layer.W1, .W2`      | (D', D), (D, D')                                   |
 | |||Theta|||    | `Sizes.norm`         | max_l {max_m {|Q|,|K|,|V|} + |W1| + |W2|}, spectral |
 """
@@ -53,26 +53,28 @@ class State(NamedTuple):
 
 
 class _Block(nn.Module):
-    """One layer's weights as tensors.  Q, K, V: (M, D, D)."""
+    """One layer's weights as tensors, shapes as in `weights`.  `targets`: what each V writes to."""
 
-    Q: Tensor
-    K: Tensor
-    V: Tensor
     W1: Tensor
     W2: Tensor
 
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.activation: Activation = layer.activation
-        D = layer.width
-        for name in ("Q", "K", "V"):
-            stacked = np.array([getattr(head, name) for head in layer.heads], dtype=np.float64)
-            self._add(name, torch.from_numpy(stacked.reshape(len(layer.heads), D, D)))
-        self._add("W1", torch.tensor(layer.W1))
-        self._add("W2", torch.tensor(layer.W2))
+        self.Q = nn.ParameterList([_parameter(head.Q) for head in layer.heads])
+        self.K = nn.ParameterList([_parameter(head.K) for head in layer.heads])
+        self.V = nn.ParameterList([_parameter(head.V) for head in layer.heads])
+        self.targets = [head.targets for head in layer.heads]
+        self.W1, self.W2 = _parameter(layer.W1), _parameter(layer.W2)
 
-    def _add(self, name: str, values: Tensor) -> None:
-        self.register_parameter(name, nn.Parameter(values, requires_grad=False))
+    @property
+    def heads(self) -> list[tuple[Tensor, Tensor, Tensor, list[int]]]:
+        """(Q, K, V, targets) of each head."""
+        return list(zip(self.Q, self.K, self.V, self.targets, strict=True))
+
+
+def _parameter(values: Array) -> nn.Parameter:
+    return nn.Parameter(torch.tensor(values), requires_grad=False)
 
 
 class Transformer(nn.Module):
@@ -217,9 +219,13 @@ class Transformer(nn.Module):
         unique = []
         for module in self._blocks:
             block = cast(_Block, module)
-            entry: dict[str, Any] = {"activation": block.activation}
-            for name in ("Q", "K", "V"):
-                entry[name] = [m.double().cpu().numpy() for m in getattr(block, name).detach().clone()]
+            entry: dict[str, Any] = {"activation": block.activation, "Q": [], "K": [], "V": []}
+            for Q, K, V, targets in block.heads:
+                rows = list(range(len(Q)))
+                for name, matrix, places in (("Q", Q, rows), ("K", K, rows), ("V", V, targets)):
+                    square = np.zeros((self.width, self.width))
+                    square[places] = matrix.double().cpu().numpy()
+                    entry[name].append(square)
             for name in ("W1", "W2"):
                 entry[name] = getattr(block, name).detach().clone().double().cpu().numpy()
             unique.append(entry)
@@ -230,9 +236,8 @@ class Transformer(nn.Module):
         norms = []
         for module in self._blocks:
             block = cast(_Block, module)
-            qkv = [m for name in ("Q", "K", "V") for m in getattr(block, name)]
             norms.append(
-                max([spectral_norm(m) for m in qkv], default=0.0)
+                max((spectral_norm(m) for head in block.heads for m in head[:3]), default=0.0)
                 + spectral_norm(block.W1)
                 + spectral_norm(block.W2)
             )
@@ -274,15 +279,13 @@ def dense_attention(block: _Block, H: Tensor, progress: tqdm[Any] | None = None)
     N = H.shape[-2]
     sequences = max(1, min(len(flat), TILE // (N * N)))
     queries = max(1, min(N, TILE // N))
-    for Q, K, V in zip(block.Q, block.K, block.V, strict=True):
-        inner = (Q != 0).any(1) & (K != 0).any(1)  # other rows add 0 to every score
-        written = (V != 0).any(1)
+    for Q, K, V, written in block.heads:
         for start in range(0, len(flat), sequences):
             tokens = flat[start : start + sequences]
-            keys, values = tokens @ K[inner].T, tokens @ V[written].T
+            keys, values = tokens @ K.T, tokens @ V.T
             for first in range(0, N, queries):
                 rows = slice(first, first + queries)
-                scores = (tokens[:, rows] @ Q[inner].T) @ keys.mT
+                scores = (tokens[:, rows] @ Q.T) @ keys.mT
                 if block.activation == "softmax":
                     update = torch.softmax(scores, dim=-1) @ values
                 else:

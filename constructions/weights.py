@@ -1,6 +1,6 @@
 """Weights as data: heads, layers, the sizes of a network, and the readout's matrices.
 
-All are numpy arrays in the paper's shapes, acting on columns.
+All are numpy arrays that act on columns, as in the paper, without rows that are zero.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ Activation = Literal["softmax", "relu"]
 
 
 class Head(NamedTuple):
-    """One attention head: Q, K, V of shape (D, D)."""
+    """One attention head; the paper's Q, K, V are (D, D) with zeros in all rows that are left out here.
+
+    Q, K: (r, D), the first r rows.  V: (w, D), the rows that write to the coordinates `writes` (w,);
+    all D coordinates in order where that is None.
+    """
 
     Q: Array
     K: Array
     V: Array
+    writes: NDArray[np.int64] | None = None
+
+    @property
+    def targets(self) -> list[int]:
+        """The coordinates that V writes to."""
+        return list(range(len(self.V))) if self.writes is None else [int(c) for c in self.writes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,19 +50,33 @@ class Layer:
     def __post_init__(self) -> None:
         if self.activation not in ("softmax", "relu"):
             raise ValueError(f'activation must be "softmax" or "relu", got {self.activation!r}')
-        width = self.W1.shape[-1]
         if self.W1.ndim != 2 or self.W2.shape != self.W1.shape[::-1]:
             raise ValueError(
                 f"W1 and W2 must be (D', D) and (D, D'), got {self.W1.shape} and {self.W2.shape}"
             )
         for m, head in enumerate(self.heads):
-            for name, matrix in zip("QKV", head, strict=True):
-                if matrix.shape != (width, width):
-                    raise ValueError(f"{name} of head {m} must be {(width, width)}, got {matrix.shape}")
-        for matrix in (self.W1, self.W2, *(matrix for head in self.heads for matrix in head)):
+            self._check_head(m, head)
+        for matrix in (self.W1, self.W2, *(matrix for head in self.heads for matrix in head[:3])):
             if not np.isfinite(matrix).all():
                 raise ValueError("a layer's matrices must be finite")
             matrix.flags.writeable = False
+
+    def _check_head(self, m: int, head: Head) -> None:
+        D = self.width
+        for name, matrix in zip("QKV", head[:3], strict=True):
+            if matrix.ndim != 2 or matrix.shape[1] != D or len(matrix) > D:
+                raise ValueError(f"{name} of head {m} must be (at most {D}, {D}), got {matrix.shape}")
+        if head.Q.shape != head.K.shape:
+            raise ValueError(
+                f"Q and K of head {m} must have equal shapes, got {head.Q.shape} and {head.K.shape}"
+            )
+        targets = head.targets
+        if len(targets) != len(head.V) or len(set(targets)) < len(targets):
+            raise ValueError(f"writes of head {m} must name each row of V once, got {targets}")
+        if head.writes is None and len(head.V) != D:
+            raise ValueError(f"V of head {m} must be {(D, D)} or come with writes, got {head.V.shape}")
+        if targets and not 0 <= min(targets) <= max(targets) < D:
+            raise ValueError(f"writes of head {m} must lie in 0..{D - 1}, got {targets}")
 
     @property
     def width(self) -> int:
@@ -62,13 +86,14 @@ class Layer:
     @classmethod
     def from_matrices(cls, matrices: Mapping[str, Any]) -> Layer:
         """The inverse of one entry of `Transformer.matrices`."""
-        Q, K, V = ([np.array(m, dtype=np.float64) for m in matrices[name]] for name in ("Q", "K", "V"))
-        return cls(
-            matrices["activation"],
-            tuple(Head(*head) for head in zip(Q, K, V, strict=True)),
-            np.array(matrices["W1"], dtype=np.float64),
-            np.array(matrices["W2"], dtype=np.float64),
-        )
+        heads = []
+        for Q, K, V in zip(matrices["Q"], matrices["K"], matrices["V"], strict=True):
+            Q, K, V = (np.array(matrix, dtype=np.float64) for matrix in (Q, K, V))
+            used = np.flatnonzero(Q.any(axis=1) | K.any(axis=1)) if Q.shape == K.shape else slice(None)
+            writes = np.flatnonzero(V.any(axis=1))
+            heads.append(Head(Q[used], K[used], V[writes], writes))
+        W1, W2 = (np.array(matrices[name], dtype=np.float64) for name in ("W1", "W2"))
+        return cls(matrices["activation"], tuple(heads), W1, W2)
 
 
 class Sizes(NamedTuple):

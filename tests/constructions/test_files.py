@@ -86,8 +86,10 @@ def test_the_file_explains_itself(saved, em):
     assert about["sizes"]["width"] == em.layout.width
     assert about["bounds"]["r_max"] == 20
     assert "pooling" in about["readout"]
-    assert about["activations"] == ["softmax"] * 3
-    assert tensors["layer0.Q"].shape == (1, 22, 22)
+    assert [layer["activation"] for layer in about["layers"]] == ["softmax"] * 3
+    assert [layer["heads"] for layer in about["layers"]] == [1, 2, 2]
+    assert tensors["layer0.head0.Q"].shape == (6, 22)
+    assert tensors["layer0.head0.writes"].tolist() == list(em.layout.indices("w"))
     assert tensors["layer1.W1"].shape == (em.hidden_widths()[1], 22)
 
 
@@ -161,8 +163,10 @@ def test_a_huge_tensor_in_the_header_allocates_nothing(tmp_path):
         ({"layout": [["x", 2]]}, "its layout is not the one that its arguments give"),
         ({"config": {"d0": 2, "K0": 3}}, "missing .* required keyword-only arguments"),
         ({"config": None}, "does not hold a usable construction"),
-        ({"activations": ["softmax"] * 9}, "layer3.Q"),
-        ({"activations": ["gelu"] * 3}, "activation must be"),
+        ({"layers": [{"activation": "softmax", "heads": 9}]}, "layer0.head1.Q"),
+        ({"layers": [{"activation": "softmax", "heads": 1}] * 9}, "layer3.head0.Q"),
+        ({"layers": [{"activation": "gelu", "heads": 1}]}, "activation must be"),
+        ({"layers": [{}]}, "does not hold a usable construction"),
         ({"program": {"prologue": [], "body": [0, 1], "final": [0]}}, "same number of layers"),
         ({"program": {"prologue": [], "body": [7], "final": [0]}}, "index out of range"),
         ({"program": {}}, "does not hold a usable construction"),
@@ -189,7 +193,7 @@ def test_a_config_that_runs_away_is_refused_before_anything_is_built(saved):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.astype(np.float32), "layer 1 is not in float64"),
+        (lambda t: t.astype(np.float32), "a matrix is in float32, not float64"),
         (lambda t: np.where(t == 0, np.nan, t), "must be finite"),
         (lambda t: t[:, :-1].copy(), "W1 and W2 must be"),
         (lambda t: t[:-1].copy(), "W1 and W2 must be"),
@@ -203,12 +207,23 @@ def test_matrices_of_the_wrong_kind_are_refused(saved, change, message):
         load(saved)
 
 
+@pytest.mark.parametrize("writes", [[0, 1], [0, 1, 1], [0, 1, 99], [-1, 0, 1]])
+def test_writes_that_do_not_fit_are_refused(saved, writes):
+    _, tensors = contents(saved)
+    resealed(saved, tensors | {"layer0.head0.writes": np.array(writes)})
+    with pytest.raises(ValueError, match="writes of head 0 must"):
+        load(saved)
+
+
 def test_a_network_of_another_width_is_refused(saved):
     _, tensors = contents(saved)
-    zeros = {name: np.zeros([min(n, 4) for n in values.shape]) for name, values in tensors.items()}
-    for i in range(3):
-        zeros[f"layer{i}.W1"], zeros[f"layer{i}.W2"] = np.zeros((4, 4)), np.zeros((4, 4))
-    resealed(saved, zeros)
+    small = {name: np.zeros([min(n, 4) for n in values.shape]) for name, values in tensors.items()}
+    for name in small:
+        if name.endswith("writes"):
+            small[name] = np.arange(len(small[name]))
+        elif name.endswith(("W1", "W2")):
+            small[name] = np.zeros((4, 4))
+    resealed(saved, small)
     with pytest.raises(ValueError, match="layers have width 4, the layout has 22"):
         load(saved)
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from constructions import Transformer
 from constructions.piecewise import square_approximation
 from constructions.residual import Layout, apply, clean, head, layer
 from tests.naive import mlp
@@ -31,9 +32,14 @@ def test_a_head_is_what_its_names_say():
         value={"w": STREAM["e"]},
     )
     h, other = token(x=[3.0, 5.0], one=1), token(mu=[7.0, 11.0], c=4.0, one=1, e=[0, 1.0, 0])
-    assert (made.Q @ h).tolist() == [3, 5, 1] + [0] * 9
-    assert (made.K @ other).tolist() == [14, 22, -1] + [0] * 9
-    assert (made.V @ other).tolist() == token(w=[0, 1.0, 0]).tolist()
+    assert (made.Q @ h).tolist() == [3, 5, 1]
+    assert (made.K @ other).tolist() == [14, 22, -1]
+    assert (made.V @ other).tolist() == [0, 1, 0]
+    assert made.targets == list(STREAM.indices("w"))
+    (full,) = Transformer([layer("softmax", [made])]).matrices()
+    assert (full["Q"][0] @ h).tolist() == [3, 5, 1] + [0] * 9
+    assert (full["K"][0] @ other).tolist() == [14, 22, -1] + [0] * 9
+    assert (full["V"][0] @ other).tolist() == token(w=[0, 1.0, 0]).tolist()
 
 
 def test_units_apply_a_function_by_coordinate_or_summed():

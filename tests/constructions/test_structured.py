@@ -276,8 +276,8 @@ def test_large_and_small_batches_of_tokens_agree():
     block = model.blocks[0]
     rows = torch.as_tensor(H)
     out = rows[picked].clone()
-    for Q, K, V in zip(block.Q, block.K, block.V, strict=True):
+    for Q, K, V, targets in block.heads:
         pattern = torch.softmax((rows[picked] @ Q.T) @ (rows @ K.T).T, dim=1)
-        out += pattern @ (rows @ V.T)
+        out[:, targets] += pattern @ (rows @ V.T)
     out += torch.relu(out @ block.W1.T) @ block.W2.T
     assert_exact(whole[picked], out, ulps=1e5, scale=float(out.abs().max()))
