@@ -7,13 +7,23 @@ from __future__ import annotations
 import math
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from constructions.bounds import Levels
-from constructions.construction import DTYPES, Estimate, Program
+from constructions.construction import Estimate, Program
 from constructions.em_layers import em_layout, em_parts
+from constructions.limits import (
+    ROUNDOFF,
+    check_bytes,
+    check_choice,
+    check_log_range,
+    set_dtype,
+    set_positive,
+    set_sizes,
+    shrink,
+)
 from constructions.mixture import Left, MixtureTransformer
 from constructions.piecewise import (
     MAX_PIECES,
@@ -24,13 +34,10 @@ from constructions.piecewise import (
     square_approximation,
     square_pieces,
 )
-from constructions.residual import Layout, ReluSum
+from constructions.residual import Layout
 from constructions.structured import Tokens
 from constructions.transformer import Transformer
 from constructions.weights import Array, Pooling, Sizes
-
-ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24}
-MAX_LOG_A = {"float64": 705.0, "float32": 85.0}
 
 _SHARPNESS = 40.0
 """Score of a component's own tokens in the softmax readout; others weigh e^-40 < 1e-17."""
@@ -69,43 +76,14 @@ class EMTransformer(MixtureTransformer):
     max_bytes: int = 4 * 2**30
 
     def __post_init__(self) -> None:
-        for name in ("d0", "K0"):
-            value = getattr(self, name)
-            if value != int(value) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value}")
-            object.__setattr__(self, name, int(value))
-        for name, top in (("eps", 1.0), ("r_max", math.inf), ("pi_min", 1.0)):
-            value = float(getattr(self, name))
-            if not 0 < value < top:
-                limit = "finite" if top == math.inf else f"below {top:g}"
-                raise ValueError(f"{name} must be positive and {limit}, got {value:g}")
-            object.__setattr__(self, name, value)
-        for name, allowed in (
-            ("approximator", ("minimax", "paper")),
-            ("remainder", ("count", "drop")),
-            ("pooling_kind", ("softmax", "linear")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
-        object.__setattr__(self, "dtype", str(self.dtype).removeprefix("torch."))
-        if self.dtype not in DTYPES:
-            raise ValueError(
-                f"dtype {self.dtype} cannot hold the construction: its coefficients reach "
-                "A = r_max / (eps pi_min) and its rounding exceeds eps; use float64 or float32"
-            )
-        self._check_range()
-
-    def _check_range(self) -> None:
-        limit, floor = MAX_LOG_A[self.dtype], ROUNDOFF[self.dtype] * self.r_max**2
-        if not 0 < self.range_log <= limit:
-            raise ValueError(
-                f"log A = {self.range_log:.1f} does not fit {self.dtype}, which holds A up to "
-                f"e^{limit:g}: give log_A in (0, {limit:g}]"
-            )
-        if -math.log(self.pi_min) > limit:
-            raise ValueError(
-                f"pi_min = {self.pi_min:g} does not fit {self.dtype}; at least {math.exp(-limit):.2g} works"
-            )
+        set_sizes(self, "d0", "K0")
+        set_positive(self, eps=1.0, r_max=math.inf, pi_min=1.0)
+        check_choice(self, "approximator", ("minimax", "paper"))
+        check_choice(self, "remainder", ("count", "drop"))
+        check_choice(self, "pooling_kind", ("softmax", "linear"))
+        set_dtype(self, largest="A = r_max / (eps pi_min)")
+        check_log_range(self.range_log, self.pi_min, self.dtype)
+        floor = ROUNDOFF[self.dtype] * self.r_max**2
         if self.eps < floor / 100:
             raise ValueError(
                 f"eps = {self.eps:g} is far below the rounding error {floor:.2g} of |mu|^2 in "
@@ -177,11 +155,7 @@ class EMTransformer(MixtureTransformer):
     @cached_property
     def program(self) -> Program:
         """The layers, built on first use; ValueError if they take more than `max_bytes`."""
-        if self.n_bytes() > self.max_bytes:
-            raise ValueError(
-                f"the matrices take {self.n_bytes() / 2**30:.3g} GiB, more than max_bytes = "
-                f"{self.max_bytes / 2**30:.3g} GiB; eps >= {self._affordable_eps():.3g} fits"
-            )
+        check_bytes(self.eps, self.max_bytes, lambda eps: replace(self, eps=eps).n_bytes())
         return em_parts(self.layout, *self.approximations).program()
 
     def hidden_widths(self) -> tuple[int, int]:
@@ -202,15 +176,6 @@ class EMTransformer(MixtureTransformer):
         e_layer, m_layer = self.hidden_widths()
         return 8 * 2 * self.layout.width * (e_layer + 2 * m_layer)
 
-    def _affordable_eps(self) -> float:
-        """The smallest eps, up to 0.1%, whose matrices fit in `max_bytes`."""
-        low, high = self.eps, math.nextafter(1, 0)
-        while high > 1.001 * low:
-            middle = math.sqrt(low * high)
-            fits = replace(self, eps=middle).n_bytes() <= self.max_bytes
-            low, high = (low, middle) if fits else (middle, high)
-        return high
-
     def sizes(self, n_iter: int = 1) -> Sizes:
         """Sizes of the network for `n_iter` iterations, without building it.
 
@@ -222,7 +187,7 @@ class EMTransformer(MixtureTransformer):
         hidden = self.hidden_widths() * n_iter
         norm = math.nan
         if max(hidden) <= MAX_PIECES:
-            shrunk = em_parts(self.layout, *map(_shrink, self.approximations)).program()
+            shrunk = em_parts(self.layout, *(shrink(f)[0] for f in self.approximations)).program()
             norm = Transformer(shrunk.layers(n_iter)).sizes().norm
         return Sizes(2 * n_iter, 2, self.layout.width, max(hidden), norm, (1, 2) * n_iter, hidden)
 
@@ -260,7 +225,7 @@ class EMTransformer(MixtureTransformer):
             stream.put(rows, "log_n", np.log(np.bincount(index))[:, None])
         return self.tokens(rows, index, {"x": data[:N]})
 
-    def outside(self, state: Any) -> list[Left]:
+    def outside(self, state: Any, X: Array) -> list[Left]:
         """The bounds among r_max and pi_min that `state` leaves."""
         if getattr(state, "scales", None) is not None:
             raise ValueError("this construction is for unit variances, got a start with scales")
@@ -295,16 +260,3 @@ class EMTransformer(MixtureTransformer):
         """Weights and means in the output tokens `H` (N, D): O = [pi ... pi; mu_1 ... mu_K]."""
         O = self.pool(H, self.pooling(d, K, len(H)))
         return Estimate(O[:K].mean(axis=1), O[K:].T.copy())
-
-
-def _shrink(function: PiecewiseLinear) -> ReluSum:
-    """Two units with the same Gram matrices, of their rows (w, b) and of their a."""
-    rows = np.stack([function.w, function.b], axis=1)
-    w, b = np.asarray(np.linalg.qr(np.concatenate([rows, np.zeros((2, 2))]), mode="r")).T
-    return _TwoUnits(np.array([np.linalg.norm(function.a), 0.0]), w, b)
-
-
-class _TwoUnits(NamedTuple):
-    a: Array
-    w: Array
-    b: Array

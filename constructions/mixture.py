@@ -18,11 +18,13 @@ WEIGHT_SUM_TOLERANCE = 1e-6
 
 
 class Left(NamedTuple):
-    """A bound that a state leaves: its name, what leaves it, and the value that would hold it."""
+    """A bound that a state leaves: its name, what leaves it, the value that would hold it, and what
+    leaving it means for a run."""
 
     bound: str
     what: str
     value: str
+    then: str = "the error bound no longer holds from here"
 
 
 class MixtureTransformer(Construction):
@@ -35,8 +37,8 @@ class MixtureTransformer(Construction):
     K0: int
 
     @abstractmethod
-    def outside(self, state: Any) -> list[Left]:
-        """The bounds that `state`, with weights and means, leaves."""
+    def outside(self, state: Any, X: Array) -> list[Left]:
+        """The bounds that `state`, a mixture fitted to the samples `X` (N, d), leaves."""
 
     @abstractmethod
     def fill(self, data: Array, start: Estimate) -> Tokens:
@@ -47,9 +49,10 @@ class MixtureTransformer(Construction):
         """What the output tokens `H` (N, D) hold."""
 
     def encode(self, X: ArrayLike, init: Any) -> Array:
-        """The input tokens (N, D) of equation (7).
+        """The input tokens (N, D).
 
-        X: (N, d) samples; init: anything with `weights` (K,) and `means` (K, d).
+        X: (N, d) samples; init: anything with `weights` (K,) and `means` (K, d), and `scales` (K, d) for
+        a construction that fits them.
         ValueError for data that are not finite, d > d0, K > K0, N < K, or a start outside the bounds.
         """
         return cast(Array, self.fill(*self._check(X, init)).dense().double().cpu().numpy())
@@ -67,12 +70,12 @@ class MixtureTransformer(Construction):
         left: set[str] = set()
         for number, state in enumerate(self.iterate(self.fill(data, start), n_iter, mode, run), start=1):
             run.append(self.readout(state, data.shape[1], len(start.weights)))
-            for bound, what, _ in self.outside(run[-1]):
+            for bound, what, _, then in self.outside(run[-1], data):
                 if bound not in left:
                     left.add(bound)
                     warnings.warn(
                         f"iteration {number}: {what} leaves the bound {bound} = "
-                        f"{getattr(self, bound):g}; the error bound no longer holds from here",
+                        f"{getattr(self, bound):g}; {then}",
                         stacklevel=2,
                     )
         return run
@@ -88,7 +91,7 @@ class MixtureTransformer(Construction):
                 )
         if len(data) < K:
             raise ValueError(f"N >= K is needed: got {len(data)} samples for {K} components")
-        for bound, what, value in self.outside(start):
+        for bound, what, value, _ in self.outside(start, data):
             sign = "<=" if bound.endswith("min") else ">="
             raise ValueError(
                 f"the start has {what}, outside {bound} = {getattr(self, bound):g}; build with "
@@ -115,6 +118,8 @@ def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Estimate]:
         scales = as_array("scales", scales, 2)
         if scales.shape != means.shape:
             raise ValueError(f"scales must be (K, d) = {means.shape}, got {scales.shape}")
+        if scales.min() <= 0:
+            raise ValueError(f"scales must be positive, got {scales.min():g}")
     if weights.min() <= 0:
         raise ValueError(f"weights must be positive, got {weights.min():g}")
     if abs(weights.sum() - 1) > WEIGHT_SUM_TOLERANCE:

@@ -57,6 +57,33 @@ class Linear:
         picked = self.matrix[rows : rows + 1] if isinstance(rows, int) else self.matrix[rows]
         return Linear(picked, f"{self.name}[{rows}]")
 
+    def along(self, direction: Array) -> Linear:
+        """A function of one row, times a fixed vector."""
+        return Linear(np.outer(direction, self._row()), f"{self.name} * vector({len(direction)})")
+
+    def at(self, place: int, size: int) -> Linear:
+        """As block `place` of `size` equal blocks, the others 0."""
+        blocks = np.zeros((size, *self.matrix.shape))
+        blocks[place] = self.matrix
+        return Linear(blocks.reshape(-1, self.matrix.shape[1]), f"{self.name} at {place} of {size}")
+
+    def tile(self, times: int) -> Linear:
+        """All rows, and again, `times` times: l_1, l_2, ..., l_1, l_2, ..."""
+        return Linear(np.tile(self.matrix, (times, 1)), f"{self.name} x {times}")
+
+    def repeat(self, times: int) -> Linear:
+        """Each row `times` times: l_1, l_1, ..., l_2, l_2, ..."""
+        return Linear(np.repeat(self.matrix, times, axis=0), f"{times} x {self.name}")
+
+    def sum(self) -> Linear:
+        """The sum of the rows, one row."""
+        return Linear(self.matrix.sum(axis=0, keepdims=True), f"sum of {self.name}")
+
+    def _row(self) -> Array:
+        if self.size != 1:
+            raise ValueError(f"{self.name} has {self.size} rows, one is needed")
+        return self.matrix[0]
+
     def __neg__(self) -> Linear:
         return Linear(-self.matrix, f"-{self.name}")
 
@@ -166,12 +193,9 @@ def head(
                 f"value {source.name} ({source.size} rows) does not fit {name} ({layout.sizes[name]} rows)"
             )
         writes += layout.indices(name)
-    return Head(
-        _stack(layout, query),
-        _stack(layout, key),
-        _stack(layout, list(value.values())),
-        np.array(writes, dtype=np.int64),
-    )
+    V = _stack(layout, list(value.values()))
+    used = V.any(axis=1)
+    return Head(_stack(layout, query), _stack(layout, key), V[used], np.array(writes, dtype=np.int64)[used])
 
 
 def _stack(layout: Layout, parts: Sequence[Linear]) -> Array:
@@ -185,37 +209,61 @@ class Units(NamedTuple):
     W2: Array
 
 
-def apply(layout: Layout, function: ReluSum, *, read: str, write: str, one: str = "one") -> Units:
-    """Units that add function(read) to write, coordinate by coordinate.
+def apply(
+    layout: Layout,
+    function: ReluSum,
+    *,
+    read: str | Linear,
+    write: str | Linear,
+    one: str | Linear = "one",
+) -> Units:
+    """Units that add function(read) to write, row by row; subspaces by name, or functions of the token.
 
-    Where `write` has one coordinate and `read` several, the values are summed into it.  Biases come
-    through the constant coordinate `one` (the paper's MLP has none of its own).
+    Where `write` has one row and `read` several, the values are summed into it.  Biases come through
+    the constant `one` (the paper's MLP has none of its own).  With a function e of the token in its place,
+    one row or as many as `read`, what is added is sum_j a_j relu(w_j read + b_j e).
     """
-    sources, targets = layout.indices(read), list(layout.indices(write))
-    if len(targets) != len(sources):
-        if len(targets) != 1:
-            raise ValueError(
-                f"{read} ({len(sources)}) can be written to {write} ({len(targets)}) only if "
-                "their sizes agree or the latter has size 1"
-            )
-        targets *= len(sources)
-    units = len(function.a)
-    W1 = np.zeros((units * len(sources), layout.width))
-    W2 = np.zeros((layout.width, units * len(sources)))
-    (bias,) = layout.indices(one)
-    for i, (source, target) in enumerate(zip(sources, targets, strict=True)):
-        rows = slice(i * units, (i + 1) * units)
-        W1[rows, source] = function.w
-        W1[rows, bias] += function.b
-        W2[target, rows] = function.a
-    return Units(W1, W2)
+    source, target, bias = (layout[part] if isinstance(part, str) else part for part in (read, write, one))
+    if target.size not in (source.size, 1):
+        raise ValueError(
+            f"{source.name} ({source.size}) can be written to {target.name} ({target.size}) only if "
+            "their sizes agree or the latter has size 1"
+        )
+    if bias.size not in (source.size, 1):
+        raise ValueError(f"{bias.name} ({bias.size}) does not fit {source.name} ({source.size})")
+    units, rows, D = len(function.a), source.size, layout.width
+    W1, W2 = np.zeros((rows, units, D)), np.zeros((D, rows, units))
+    for part, weights in ((source, function.w), (bias, function.b)):
+        for c in np.flatnonzero(part.matrix.any(axis=0)):
+            W1[:, :, c] += np.outer(np.broadcast_to(part.matrix[:, c], rows), weights)
+    for c in np.flatnonzero(target.matrix.any(axis=0)):
+        W2[c] += np.outer(np.broadcast_to(target.matrix[:, c], rows), function.a)
+    return Units(W1.reshape(rows * units, D), W2.reshape(D, rows * units))
+
+
+def share(*parts: Units) -> Units:
+    """One set of hidden units that does what each of the parts does, whose hidden units are the same."""
+    first, *others = parts
+    if not all(np.array_equal(first.W1, other.W1) for other in others):
+        raise ValueError("parts can share hidden units only if these are the same, in the same order")
+    return Units(first.W1, np.sum([part.W2 for part in parts], axis=0))
 
 
 def clean(layout: Layout, *names: str) -> Units:
     """Units that set subspaces to zero exactly: -relu(x) + relu(-x) = -x, two per coordinate."""
-    coordinates = [c for name in names for c in layout.indices(name)]
-    picked = np.eye(layout.width)[coordinates]
-    return Units(np.concatenate([picked, -picked]), np.concatenate([-picked, picked]).T.copy())
+    return add(layout, **{name: -layout[name] for name in names})
+
+
+def add(layout: Layout, **changes: Linear) -> Units:
+    """Units that add linear functions to subspaces exactly: relu(l) - relu(-l) = l, two per coordinate."""
+    for name, change in changes.items():
+        if change.size != len(layout.indices(name)):
+            raise ValueError(
+                f"{change.name} ({change.size} rows) cannot be added to {name} ({layout.sizes[name]} rows)"
+            )
+    rows = _stack(layout, list(changes.values()))
+    places = np.eye(layout.width)[[c for name in changes for c in layout.indices(name)]]
+    return Units(np.concatenate([rows, -rows]), np.concatenate([places, -places]).T.copy())
 
 
 def gate(layout: Layout, *, read: str, by: str, write: str, bound: float, one: str = "one") -> Units:

@@ -29,3 +29,20 @@ def em_cases(count: int, seed: int, max_samples: int = 2000) -> list[Case]:
     """`count` independent cases."""
     rng = np.random.default_rng(seed)
     return [em_case(rng, max_samples) for _ in range(count)]
+
+
+def diagonal_case(rng: np.random.Generator, samples: tuple[int, int] = (100, 2000)) -> Case:
+    """d 1..8, K 2..5, N log-uniform, scales 0.3..3, mean spread 0.7..6, a start 0.3 scales from the truth."""
+    d, K = int(rng.integers(1, 9)), int(rng.integers(2, 6))
+    return diagonal_case_of(d, K, int(np.exp(rng.uniform(*np.log([samples[0], samples[1] + 0.99])))), rng)
+
+
+def diagonal_case_of(d: int, K: int, N: int, rng: np.random.Generator) -> Case:
+    """As `diagonal_case`, of given sizes."""
+    spread = float(rng.choice([0.7, 1.5, 3.0, 6.0]))
+    scales = np.exp(rng.uniform(np.log(0.3), np.log(3), (K, d)))
+    truth = GaussianMixture(rng.dirichlet(np.full(K, 5.0)), spread * rng.standard_normal((K, d)), scales)
+    X, _ = truth.sample(N, rng)
+    means = truth.means + 0.3 * scales * rng.standard_normal((K, d))
+    init = GaussianMixture(truth.weights, means, scales * np.exp(0.3 * rng.standard_normal((K, d))))
+    return Case(X, truth, init)

@@ -3,7 +3,7 @@ import pytest
 
 from constructions import Transformer
 from constructions.piecewise import square_approximation
-from constructions.residual import Layout, apply, clean, head, layer
+from constructions.residual import Layout, apply, clean, head, layer, share
 from tests.naive import mlp
 
 STREAM = Layout([("x", 2), ("mu", 2), ("c", 1), ("w", 3), ("one", 1), ("e", 3)])
@@ -53,6 +53,42 @@ def test_units_apply_a_function_by_coordinate_or_summed():
     assert np.abs(STREAM.read(out, "x") - [1.5**2, 2.25**2]).max() <= square.sup_error
 
 
+def test_rows_are_tiled_repeated_summed_and_placed():
+    h = token(x=[3.0, 5.0], w=[1.0, 2.0, 4.0])
+    for made, wanted in (
+        (STREAM["x"].tile(2), [3, 5, 3, 5]),
+        (STREAM["x"].repeat(2), [3, 3, 5, 5]),
+        (STREAM["w"].sum(), [7]),
+        (STREAM["x"].at(1, 3), [0, 0, 3, 5, 0, 0]),
+        (STREAM["c"].at(0, 2), [0, 0]),
+    ):
+        assert (made.matrix @ h).tolist() == wanted
+        assert made.size == len(wanted)
+
+
+def test_units_apply_a_function_of_a_function_gated_by_a_flag():
+    """sum_j a_j relu(w_j l + b_j e), e = 0 or 1, for l = x - mu >= 0."""
+    square = square_approximation(4, 1e-2)
+    units = apply(STREAM, square, read=STREAM["x"] - STREAM["mu"], write="mu", one=STREAM["e"][:2])
+    W = layer("softmax", [], units)
+    h = token(x=[3.0, 5.0], mu=[1.0, 2.5], e=[1.0, 0.0, 0.0])
+    out = mlp({"W1": W.W1, "W2": W.W2}, h)
+    assert STREAM.read(out, "mu")[0] == 1.0 + square(2.0)
+    assert STREAM.read(out, "mu")[1] == 2.5 + (square.a * np.maximum(square.w * 2.5, 0)).sum()
+
+
+def test_functions_of_the_same_units_share_them():
+    square = square_approximation(4, 1e-2)
+    one, other = (apply(STREAM, square, read="x", write=name) for name in ("mu", "c"))
+    both = share(one, other)
+    assert len(both.W1) == len(one.W1)
+    h = token(x=[3.0, -2.0], one=1)
+    W = layer("softmax", [], both)
+    out = mlp({"W1": W.W1, "W2": W.W2}, h)
+    assert np.abs(STREAM.read(out, "mu") - [9, 4]).max() <= 2e-2
+    assert abs(STREAM.read(out, "c")[0] - 13) <= 2e-2
+
+
 def test_cleaning_is_exact():
     rng = np.random.default_rng(0)
     W = layer("relu", [], clean(STREAM, "mu", "w"))
@@ -87,6 +123,14 @@ def test_cleaning_is_exact():
         (
             lambda: apply(STREAM, square_approximation(1, 1), read="x", write="w"),
             r"x \(2\) can be written to w",
+        ),
+        (
+            lambda: apply(STREAM, square_approximation(1, 1), read="w", write="e", one=STREAM["x"]),
+            r"x \(2\) does not fit w \(3\)",
+        ),
+        (
+            lambda: share(clean(STREAM, "x"), clean(STREAM, "mu")),
+            "parts can share hidden units only if these are the same",
         ),
         (lambda: STREAM.put(np.zeros(12), "c", [1.0, 2.0]), "2 values do not fit 'c' of size 1"),
     ],
