@@ -57,7 +57,7 @@ class Program:
                 f"{len(self.body)} and {len(self.final)}"
             )
 
-    def layers(self, n_iter: int) -> list[Layer]:
+    def layers(self, n_iter: int = 1) -> list[Layer]:
         """The layers of a network of `n_iter` iterations."""
         if n_iter < 1:
             raise ValueError(f"n_iter must be at least 1, got {n_iter}")
@@ -118,11 +118,11 @@ class Construction(ABC):
     def readout_text(self) -> str:
         """The readout in words, for a reader of the weights alone."""
 
-    def layers(self, n_iter: int) -> list[Layer]:
+    def layers(self, n_iter: int = 1) -> list[Layer]:
         """Plain weights of the network for `n_iter` iterations."""
         return self.program.layers(n_iter)
 
-    def transformer(self, n_iter: int) -> Transformer:
+    def transformer(self, n_iter: int = 1) -> Transformer:
         """The network for `n_iter` iterations."""
         return Transformer(self.layers(n_iter)).to(dtype=DTYPES[self.dtype], device=self.device)
 

@@ -24,14 +24,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from constructions.construction import Construction, Program
+from constructions.diagonal import DiagonalEMTransformer
 from constructions.em import EMTransformer
+from constructions.spectral import SpectralTransformer
 from constructions.tensor_power import TensorPowerTransformer
 from constructions.weights import Array, Head, Layer
 
 FORMAT = 1
 
 _KINDS: dict[str, Callable[..., Construction]] = {
-    kind.__name__: kind for kind in (EMTransformer, TensorPowerTransformer)
+    kind.__name__: kind
+    for kind in (DiagonalEMTransformer, EMTransformer, SpectralTransformer, TensorPowerTransformer)
 }
 
 

@@ -55,7 +55,7 @@ class PiecewiseLinear:
     """x -> sum_j a_j relu(w_j x + b_j), and what is proved about it.
 
     a, w, b: (M,) float64.
-    target: "log", "square" or "inverse root".
+    target: "log", "square", "inverse root" or "reciprocal".
     A: the bound of the lemma: |a| <= 2A, |w| <= 1, |b| <= A.
     domain: the interval on which the error is bounded.
     dropped: the additive constant left out: the sum plus `dropped` approximates the target.
@@ -66,7 +66,7 @@ class PiecewiseLinear:
     a: Array
     w: Array
     b: Array
-    target: Literal["log", "square", "inverse root"]
+    target: Literal["log", "square", "inverse root", "reciprocal"]
     A: float
     domain: tuple[float, float]
     dropped: float
@@ -271,6 +271,34 @@ def inverse_root_approximation(low: float, high: float, delta: float) -> Piecewi
         dropped=0.0,
         closed_form=error,
         rounding=(pieces + 8) * UNIT_ROUNDOFF * math.sqrt(high / low),
+    )
+
+
+def reciprocal_approximation(low: float, high: float, ratio: float = 2.0) -> PiecewiseLinear:
+    """ReLU coefficients of 1/x on [low, high], interpolated at knots of the given ratio.
+
+    Never below 1/x there, and above it by at most the factor (1 + ratio)^2 / (4 ratio), at the middle
+    of a piece.  Constant above the last knot; at most 2 / low below the first.  `closed_form` and
+    `rounding` are relative errors.
+
+    ValueError unless 0 < low < high and ratio > 1.
+    """
+    low, high, ratio = _positive("low", low), _positive("high", high), _positive("ratio", ratio)
+    if low >= high or ratio <= 1:
+        raise ValueError(f"need low < high and ratio > 1, got {low:g}, {high:g}, {ratio:g}")
+    pieces = _buildable(math.ceil(math.log(high / low) / math.log(ratio)), ratio)
+    knots: Array = low * ratio ** np.arange(pieces + 1.0)
+    slopes = 1 / (knots[1:] * knots[:-1])
+    return PiecewiseLinear(
+        a=np.append(slopes - np.append(slopes[1:], 0.0), 1 / knots[-1]),
+        w=np.append(np.full(pieces, -1.0), 0.0),
+        b=np.append(knots[1:], 1.0),
+        target="reciprocal",
+        A=max(float(knots[-1]), float(slopes[0]), 1.0),
+        domain=(low, float(knots[-1])),
+        dropped=0.0,
+        closed_form=(1 + ratio) ** 2 / (4 * ratio) - 1,
+        rounding=(pieces + 8) * UNIT_ROUNDOFF * ratio,
     )
 
 

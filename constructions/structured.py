@@ -2,7 +2,7 @@
 
 `Evaluator` computes the same function of the same weights as `transformer.dense_attention` and
 `transformer.dense_mlp`, up to rounding.  It knows no construction: it looks at which entries of the
-matrices are zero and at which columns of the stream repeat, and uses four rewrites.
+matrices are zero and at which columns of the stream repeat, and uses five rewrites.
 
 1. Repeated rows.  Tokens that agree in all coordinates that a query, or a hidden unit, reads get
    the same output from it: it is computed once per distinct row.
@@ -14,6 +14,10 @@ matrices are zero and at which columns of the stream repeat, and uses four rewri
 4. One-coordinate units.  Hidden units that read one coordinate (and coordinates that are equal in
    all tokens) sum to a piecewise-linear function of it: the slope and intercept between two
    neighbouring kinks are tabulated, the piece is found by binary search.
+5. Scores that are not positive.  ReLU attention adds nothing where <Q h_i, K h_j> <= 0.  Queries and
+   keys are boxed in blocks of neighbouring tokens; with middles m, m' and half widths r, r',
+   <m, m'> + <|m|, r'> + <r, |m'|> + <r, r'> bounds all scores of a pair of blocks from above, and
+   pairs with a bound below zero, rounding included, are left out.
 
 Where no rewrite applies (queries and keys both vary over tokens; a unit reads several varying
 coordinates) that head or those units are evaluated densely, and `used` says so.
@@ -36,6 +40,9 @@ SHARED, GROUPED, OWN = 0, 1, 2
 
 _CHUNK = 2**15
 """Tokens per chunk of a pass over all tokens: a few columns of it fit a processor's cache."""
+
+_BLOCK = 128
+"""Tokens per block of rewrite 5."""
 
 _Finish = Callable[[Tensor], Tensor]
 _MAX_GROUPS = 256
@@ -210,8 +217,8 @@ class Evaluator:
                 rule = "repeated queries"
                 writes.append(self._few_queries(block.activation, head))
             else:
-                rule = "dense"
-                writes.append(self._all_pairs(block.activation, head))
+                rule, write = self._all_pairs(block.activation, head)
+                writes.append(write)
             self._say(number, f"head {m}", rule)
         return writes
 
@@ -260,16 +267,20 @@ class Evaluator:
             moment = head.V[:, read] @ (second / len(tokens)) @ head.K[:, read].T
         return self._answer(head, moment @ head.Q, lambda output: output)
 
-    def _all_pairs(self, activation: str, head: _Head) -> _Write:
-        """No rewrite: every query against every key, in chunks of queries."""
+    def _all_pairs(self, activation: str, head: _Head) -> tuple[str, _Write]:
+        """Every query against every key, in chunks of queries, but for rewrite 5 where it pays."""
+        whole = slice(0, len(self.tokens))
+        query = self.tokens.project(head.Q, head.asks, whole)
+        key = self.tokens.project(head.K, head.keyed, whole)
+        value = self.tokens.project(head.V, head.valued, whole)
+        result = _few_pairs(query, key, value) if activation == "relu" else None
+        if result is not None:
+            return "few positive scores", _Write(OWN, head.targets, result)
         N = len(self.tokens)
-        key = self.tokens.project(head.K, head.keyed, slice(0, N))
-        value = self.tokens.project(head.V, head.valued, slice(0, N))
         result = head.K.new_empty(len(head.targets), N)
         for chunk in self._chunks(max(1, min(N, TILE // N))):
-            query = self.tokens.project(head.Q, head.asks, chunk)
-            result[:, chunk] = value @ _pattern(activation, key.T @ query, 1.0, N)
-        return _Write(OWN, head.targets, result)
+            result[:, chunk] = value @ _pattern(activation, key.T @ query[:, chunk], 1.0, N)
+        return "dense", _Write(OWN, head.targets, result)
 
     def _mlp(self, block: Any, number: int) -> list[_Write]:
         tokens = self.tokens
@@ -309,6 +320,41 @@ def _pattern(activation: str, scores: Tensor, counts: Tensor | float, N: int) ->
         return torch.relu(scores) * (counts / N)
     weight = torch.exp(scores - scores.amax(dim=0)) * counts
     return weight / weight.sum(dim=0)
+
+
+def _few_pairs(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
+    """Rewrite 5 for queries and keys (r, N), values (w, N); None unless it leaves out most pairs."""
+    N = query.shape[1]
+    middle_q, radius_q = _boxes(query)
+    middle_k, radius_k = _boxes(key)
+    reach_q, reach_k = middle_q.abs() + radius_q, middle_k.abs() + radius_k
+    slack = 8 * (len(query) + 4) * torch.finfo(query.dtype).eps
+    pairs: list[tuple[slice, Tensor]] = []
+    total = 0
+    for b in range(middle_q.shape[1]):
+        highest = middle_q[:, b] @ middle_k + reach_q[:, b] @ reach_k - middle_q[:, b].abs() @ middle_k.abs()
+        size = reach_q[:, b] @ reach_k
+        # comparisons with nan are false: such blocks are kept
+        (kept,) = torch.where(~(highest < -slack * size))
+        total += len(kept)
+        pairs.append((slice(b * _BLOCK, min((b + 1) * _BLOCK, N)), kept))
+    if 2 * total > len(pairs) ** 2:
+        return None
+    result = value.new_zeros(len(value), N)
+    for place, kept in pairs:
+        index = (kept[:, None] * _BLOCK + torch.arange(_BLOCK, device=kept.device)).flatten()
+        index = index[index < N]
+        result[:, place] = value[:, index] @ torch.relu(key[:, index].T @ query[:, place]) / N
+    return result
+
+
+def _boxes(columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Middle and half width (r, blocks) of the columns (r, N) in each block."""
+    N = columns.shape[1]
+    index = torch.arange(-(-N // _BLOCK) * _BLOCK, device=columns.device).clamp(max=N - 1)
+    blocks = columns[:, index].view(len(columns), -1, _BLOCK)
+    low, high = blocks.amin(dim=2), blocks.amax(dim=2)
+    return (low + high) / 2, (high - low) / 2
 
 
 def _reads(matrix: Tensor) -> list[int]:

@@ -17,9 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from constructions.cli import Common, check_outputs, flag, main, write_outputs
-from constructions.em_plot import BLUE, GREEN, ORANGE
 from constructions.exact import rational
 from constructions.files import package_version
+from constructions.plot_parts import BLUE, GREEN, ORANGE
 from constructions.tensor_power import TensorPowerTransformer
 from constructions.weights import Array
 from gmm import power_step

@@ -19,6 +19,10 @@ from gmm.tensor import ROUNDOFF
 CONDITION_LIMIT = ROUNDOFF ** (-2 / 3)
 """Largest ratio of eigenvalues of M2: whitening amplifies rounding by its power 3/2, here to one."""
 
+NOISELESS = 1e-6
+"""Beside the K-th eigenvalue the others of a sample's M2 are larger than this, but for rounding zero in
+a set of points built to have a mixture's moments."""
+
 TRACY_WIDOM = 2.0234
 """The 99 per cent quantile of the Tracy-Widom law of order one (Johnstone 2001, Table 1)."""
 
@@ -69,13 +73,16 @@ def check_components(n_components: int, dim: int, best_effort: bool) -> None:
 def whiten(m2: Array, n_components: int, chance: float = 0.0, best_effort: bool = False) -> Whitening:
     """The K eigenvectors of the largest eigenvalues of M2 (d, d).
 
-    ValueError where the K-th eigenvalue is not above `chance` and the level of rounding.  With
-    `best_effort` that is a warning, and all those of the K that are above rounding are taken;
-    ValueError if there are none.
+    ValueError where the K-th eigenvalue is not above `chance` and the level of rounding; `chance` is no
+    explanation where the eigenvalues after the K-th show no noise.  With `best_effort` it is a warning,
+    and all those of the K that are above rounding are taken; ValueError if there are none.
     """
     ascending, vectors = np.linalg.eigh(m2)
     spectrum, basis = ascending[::-1], vectors[:, ::-1]
     rounding = float(np.abs(spectrum).max()) / CONDITION_LIMIT
+    others = np.abs(spectrum[n_components:])
+    if others.size and others.max() <= NOISELESS * spectrum[n_components - 1]:
+        chance = 0.0
     floor = max(chance, rounding)
     shown, usable = int((spectrum > floor).sum()), int((spectrum > rounding).sum())
     if shown < n_components:

@@ -1,8 +1,11 @@
 import hypothesis
+import numpy  # noqa: F401  loads the BLAS library that is limited below
+import threadpoolctl
 import torch
 
-# Each worker has one core; BLAS threads of two workers would fight over both.
+# Each worker has one core; the threads of two workers would fight over both.
 torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1)
 
 hypothesis.settings.register_profile(
     "suite",

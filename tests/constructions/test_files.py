@@ -15,6 +15,8 @@ from safetensors.numpy import save as to_bytes
 from constructions import EMTransformer
 from constructions.files import _digest, check_writable, load, save, write_files
 from tests.compare import gap
+from tests.constructions.spectral_cases import network as spectral_network
+from tests.constructions.spectral_cases import samples
 from tests.problems import em_cases
 
 
@@ -63,6 +65,16 @@ def test_a_saved_construction_runs_the_same(em, saved):
         assert gap(one.means, other.means) == 0
         assert gap(one.weights, other.weights) == 0
     assert again.sizes(2) == em.transformer(2).sizes()
+
+
+def test_a_saved_spectral_network_runs_the_same(tmp_path):
+    net = spectral_network(3, 2, n_power=3, n_restarts=2, seed=5)
+    save(net, tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors")
+    assert again.config == net.config
+    assert again.sizes() == net.sizes()
+    X = samples(3, 2, 300, np.random.default_rng(0))
+    assert gap(again.run(X, 2).means, net.run(X, 2).means) == 0
 
 
 def test_the_weights_are_those_of_the_file(em, tmp_path):
@@ -159,7 +171,10 @@ def test_a_huge_tensor_in_the_header_allocates_nothing(tmp_path):
     ("changes", "message"),
     [
         ({"format": 2}, "format 2, this version reads 1"),
-        ({"construction": "os.system"}, "unknown construction 'os.system'; known: EMTransformer"),
+        (
+            {"construction": "os.system"},
+            "unknown construction 'os.system'; known: DiagonalEMTransformer, EMTransformer, Spectral",
+        ),
         ({"layout": [["x", 2]]}, "its layout is not the one that its arguments give"),
         ({"config": {"d0": 2, "K0": 3}}, "missing .* required keyword-only arguments"),
         ({"config": None}, "does not hold a usable construction"),

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from constructions import EMTransformer, Layer, Transformer
+from constructions import EMTransformer, Layer, Transformer, structured
 from constructions.structured import GROUPED, OWN, SHARED, Tokens
 from constructions.weights import Head
 from tests.compare import assert_exact, gap
@@ -254,10 +254,10 @@ def test_every_state_agrees_not_only_the_last():
     H = torch.as_tensor(em.encode(case.X, case.init))
     model = em.transformer(2)
     pairs = zip(model.states(H, "dense"), model.states(H, "structured"), strict=True)
-    for dense, structured in pairs:
-        assert (dense.layer, dense.stage) == (structured.layer, structured.stage)
+    for dense, fast in pairs:
+        assert (dense.layer, dense.stage) == (fast.layer, fast.stage)
         scale = float(dense.tokens.abs().max())
-        assert_exact(structured.tokens.dense(), dense.tokens, ulps=1e5, scale=scale)
+        assert_exact(fast.tokens.dense(), dense.tokens, ulps=1e5, scale=scale)
 
 
 def test_large_and_small_batches_of_tokens_agree():
@@ -281,3 +281,49 @@ def test_large_and_small_batches_of_tokens_agree():
         out[:, targets] += pattern @ (rows @ V.T)
     out += torch.relu(out @ block.W1.T) @ block.W2.T
     assert_exact(whole[picked], out, ulps=1e5, scale=float(out.abs().max()))
+
+
+def coded(rng, N, bits=12):
+    """ReLU heads in which token i attends to tokens near it only: the score of i and j is
+    x_i - 40 (differing digits of i and j); the last head writes through both free coordinates."""
+    width = 3 + bits
+    H = rng.standard_normal((N, width))
+    H[:, 2] = 1.0
+    H[:, 3:] = np.where(np.arange(N)[:, None] >> np.arange(bits) & 1, 1.0, -1.0)
+    Q, K = np.zeros((bits + 2, width)), np.zeros((bits + 2, width))
+    Q[0, 0] = K[0, 2] = 1.0
+    Q[1:-1, 3:] = 20 * np.eye(bits)
+    K[1:-1, 3:] = np.eye(bits)
+    Q[-1, 2], K[-1, 2] = 1.0, -20.0 * bits
+    return H, Head(Q, K, reading(rng, 2, 0, 1, width=width), np.array([0, 1]))
+
+
+@pytest.mark.parametrize("N", [130, 1000, 2500])
+def test_scores_that_are_not_positive_are_left_out(N):
+    """Also where a few late tokens reach far beyond their block, and in any order of the tokens."""
+    rng = np.random.default_rng(N)
+    H, head = coded(rng, N)
+    H[-3:, 0] = (90.0, 130.0, 300.0)
+    model = Transformer([Layer("relu", (head,), np.zeros((0, H.shape[1])), np.zeros((H.shape[1], 0)))])
+    rule = assert_same(model, H)
+    assert ("few positive scores" in rule) == (N > 500)
+    assert_same(model, H[rng.permutation(N)])
+
+
+def test_scores_left_out_are_those_of_the_bound(monkeypatch):
+    """Boxes drawn too small, or no allowance for their size, lose pairs that count."""
+    rng = np.random.default_rng(0)
+    H, head = coded(rng, 1500)
+    H[:, 0] = np.where(np.arange(1500) % 90 == 7, 150.0, H[:, 0])
+    model = Transformer([Layer("relu", (head,), np.zeros((0, H.shape[1])), np.zeros((H.shape[1], 0)))])
+    assert_same(model, H)
+    boxes = structured._boxes
+    monkeypatch.setattr(structured, "_boxes", lambda columns: (boxes(columns)[0], 0 * boxes(columns)[1]))
+    assert gap(model(H, "structured"), model(H)) > 1e-3
+
+
+def test_scores_of_either_sign_are_all_evaluated():
+    rng = np.random.default_rng(1)
+    H = stream(rng, 600)
+    head = Head(*(reading(rng, 2, *FREE) for _ in range(3)), np.array([0, 1]))
+    assert "dense" in assert_same(network("relu", [head]), H)

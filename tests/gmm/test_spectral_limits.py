@@ -11,12 +11,13 @@ from gmm import (
     empirical_moments,
     fit_spectral,
     l2_error,
+    match_components,
     spectral_from_data,
     spectral_from_moments,
 )
 from gmm.whitening import sampling_noise, whiten
 from tests.compare import assert_exact, gap, slope
-from tests.gmm.spectral_cases import conditioned_mixture, population_moments
+from tests.gmm.spectral_cases import conditioned_mixture, exact_samples, population_moments
 
 
 def at_least(successes, trials, level=0.01):
@@ -252,3 +253,15 @@ SKEW3 = M3 + np.arange(27.0).reshape(3, 3, 3)
 def test_bad_moments_are_refused(moments, message):
     with pytest.raises(ValueError, match=message):
         spectral_from_moments(*moments, 2, **GOOD)
+
+
+def test_few_points_with_exact_moments_are_no_accident():
+    """Eigenvalues after the K-th are zero then: small samples of noise never look so."""
+    rng = np.random.default_rng(0)
+    for d, K in ((8, 1), (8, 3), (5, 2)):
+        X, truth = exact_samples([1] * K, 1.5 * np.eye(d)[:K])
+        assert np.linalg.eigvalsh(X.T @ X / len(X))[-K] - 1 < sampling_noise(len(X), d, K)
+        found = fit_spectral(X, K, rng=rng)
+        assert_exact(found.means[match_components(found, truth)], truth.means, ulps=1e4)
+        with pytest.raises(ValueError, match="chance explains"):
+            fit_spectral(X + 1e-3 * rng.standard_normal(X.shape), K, rng=rng)
