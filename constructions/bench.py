@@ -51,7 +51,7 @@ class Options:  # noqa: D101
     """Pairs of timings."""
     threads: int = 2
     """Threads for every library."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()  # noqa: RUF009
+    common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=Common)
 
 
 class Task(NamedTuple):
@@ -144,7 +144,7 @@ def run(options: Options) -> None:
             raise ValueError(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.n < 100 * options.K:
         raise ValueError(f"--n must be at least 100 K = {100 * options.K}, got {options.n}")
-    check_outputs(options.common.json)
+    check_outputs(None, options.common.json)
     torch.set_num_threads(options.threads)
     measured, memory = [], None
     with threadpool_limits(limits=options.threads):

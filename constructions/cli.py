@@ -55,7 +55,10 @@ def main(program: str, options: type[T], run: Callable[[T], None], argv: Sequenc
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-            run(_parse(program, options, arguments))
+            parsed: Any = _parse(program, options, arguments)
+            if parsed.common.seed < 0:
+                raise ValueError(f"--seed must be at least 0, got {parsed.common.seed}")
+            run(parsed)
     except BrokenPipeError:  # the reader of our output has left
         sys.exit(1)
     except (ValueError, OSError, OverflowError, MemoryError) as error:
@@ -97,10 +100,7 @@ def write_outputs(figure: tuple[Path, Any] | None, json_file: Path | None, resul
     if figure is not None:
         path, drawn = figure
         buffer = io.BytesIO()
-        kind = path.suffix.removeprefix(".").lower() or "png"
-        if kind not in drawn.canvas.get_supported_filetypes():
-            raise ValueError(f"cannot draw {path}: no picture format {kind!r}; use .png, .svg or .pdf")
-        drawn.savefig(buffer, format=kind, dpi=150)
+        drawn.savefig(buffer, format=picture_format(path), dpi=150)
         contents[path] = buffer.getvalue()
     if json_file is not None:
         text = json.dumps(_plain(results), indent=1, allow_nan=False)
@@ -123,9 +123,31 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """OSError unless every given path can be written; called before long work."""
-    check_writable(*(path for path in paths if path is not None))
+def check_outputs(plot: Path | None, json_file: Path | None, *, reads: Sequence[Path | None] = ()) -> None:
+    """Refuse outputs that cannot be written, or that would replace each other or a file that is read.
+
+    Called before long work.  OSError or ValueError.
+    """
+    outputs = [path for path in (plot, json_file) if path is not None]
+    places = [path.resolve() for path in outputs]
+    if len(set(places)) < len(places):
+        raise ValueError(f"{outputs[0]} is given for two outputs")
+    for path in reads:
+        if path is not None and path.resolve() in places:
+            raise ValueError(f"{path} is an input and would be replaced by an output; give another name")
+    if plot is not None and picture_format(plot) not in PICTURES:
+        raise ValueError(
+            f"cannot draw {plot}: no picture format {picture_format(plot)!r}; use .png, .svg or .pdf"
+        )
+    check_writable(*outputs)
+
+
+PICTURES = ("png", "svg", "pdf")
+
+
+def picture_format(path: Path) -> str:
+    """From the end of the name; png where it has none."""
+    return path.suffix.removeprefix(".").lower() or "png"
 
 
 def read_csv(path: Path) -> Array:
@@ -143,10 +165,12 @@ def read_csv(path: Path) -> Array:
     if "\0" in text:
         raise ValueError(f"{path} is not a text file (it holds zero bytes)")
     lines = text.splitlines()
+    if max((len(line) for line in lines), default=0) > csv.field_size_limit():
+        raise ValueError(f"{path} has a line of more than {csv.field_size_limit()} characters")
     first = next((line for line in lines if line.strip()), "")
     separator = max(",;\t", key=first.count)
     header = int(not any(_is_number(cell) for cell in first.split(separator)))
-    if len(lines) > header:
+    if first and len(lines) > header:
         with contextlib.suppress(ValueError):  # all numbers, the usual large file
             fast = np.loadtxt(lines, delimiter=separator, comments=None, ndmin=2, skiprows=header)
             if np.isfinite(fast).all() and fast.size:

@@ -7,6 +7,7 @@ interface; nothing asks which construction it has.
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from constructions.structured import Tokens
 from constructions.trace import Trace
 from constructions.transformer import Mode, State, Transformer, pool
 from constructions.weights import Array, Layer, Pooling, Sizes
+
+LARGEST = 1e150
+"""Squares of larger samples leave float64."""
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
@@ -185,10 +189,14 @@ class Construction(ABC):
         return pool(pooling, tokens)
 
 
-def as_array(name: str, values: ArrayLike, ndim: int) -> Array:
-    """`values` as a finite float64 array with `ndim` axes, none empty; ValueError otherwise."""
+def as_array(name: str, values: ArrayLike, ndim: int, *, largest: float = math.inf) -> Array:
+    """`values` as a float64 array with `ndim` axes, none empty, of finite real numbers up to `largest`;
+    ValueError otherwise."""
     try:
-        array = np.asarray(values, dtype=np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise ValueError(f"they are of type {array.dtype}")
+        array = np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
     if array.ndim != ndim or 0 in array.shape:
@@ -196,4 +204,9 @@ def as_array(name: str, values: ArrayLike, ndim: int) -> Array:
     if not np.isfinite(array).all():
         place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(f"{name} must be finite, got {array[place]} at {list(place)}")
+    if np.abs(array).max() > largest:
+        raise ValueError(
+            f"{name} reaches {np.abs(array).max():.3g}, more than {largest:g}, whose square leaves float64; "
+            "divide the data by their scale"
+        )
     return array

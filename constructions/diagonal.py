@@ -27,6 +27,7 @@ from constructions.limits import (
     ROUNDOFF,
     check_bytes,
     check_log_range,
+    check_rounding,
     set_dtype,
     set_positive,
     set_sizes,
@@ -99,11 +100,7 @@ class DiagonalEMTransformer(MixtureTransformer):
         set_dtype(self, largest="1 / scale_min^2")
         check_log_range(self.range_log, self.pi_min, self.dtype)
         floor = ROUNDOFF[self.dtype] * self.r_max / self.scale_min
-        if self.eps < floor / 100:
-            raise ValueError(
-                f"eps = {self.eps:g} is far below the rounding error {floor:.2g} of r_max / scale_min in "
-                f"{self.dtype}; use eps >= {floor:.2g} or a larger scale_min"
-            )
+        check_rounding(self.eps, floor, f"r_max / scale_min in {self.dtype}", "a larger scale_min")
 
     @property
     def config(self) -> dict[str, Any]:

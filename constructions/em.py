@@ -19,6 +19,7 @@ from constructions.limits import (
     check_bytes,
     check_choice,
     check_log_range,
+    check_rounding,
     set_dtype,
     set_positive,
     set_sizes,
@@ -55,6 +56,7 @@ class EMTransformer(MixtureTransformer):
         responsibilities below 1/A change a mean by at most about eps.
     remainder: "count" uses all samples; "drop" the first K floor(N/K), as the paper does.
     pooling_kind: "softmax" readout for any N, or the "linear" one of Remark C.3 for K | N.
+    eps is met in exact arithmetic; `bounds` gives each error with its rounding.
     dtype: "float64" or "float32".  max_bytes: most memory that the matrices may take.
 
     ValueError, naming the value that works, when eps, the range or the dtype cannot be held;
@@ -84,11 +86,9 @@ class EMTransformer(MixtureTransformer):
         set_dtype(self, largest="A = r_max / (eps pi_min)")
         check_log_range(self.range_log, self.pi_min, self.dtype)
         floor = ROUNDOFF[self.dtype] * self.r_max**2
-        if self.eps < floor / 100:
-            raise ValueError(
-                f"eps = {self.eps:g} is far below the rounding error {floor:.2g} of |mu|^2 in "
-                f"{self.dtype} at r_max = {self.r_max:g}; use eps >= {floor:.2g} or a smaller r_max"
-            )
+        check_rounding(
+            self.eps, floor, f"|mu|^2 in {self.dtype} at r_max = {self.r_max:g}", "a smaller r_max"
+        )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -209,10 +209,14 @@ class EMTransformer(MixtureTransformer):
 
     # ---- running
 
+    def kept(self, n: int, K: int) -> int:
+        """How many of n samples are read: all, or with `remainder="drop"` a multiple of K."""
+        return n - (n % K if self.remainder == "drop" else 0)
+
     def fill(self, data: Array, start: Estimate) -> Tokens:
         """The input tokens of equation (7)."""
         K = len(start.weights)
-        N = len(data) - (len(data) % K if self.remainder == "drop" else 0)
+        N = self.kept(len(data), K)
         index = np.arange(N) % K
         stream = self.layout
         rows = np.zeros((K, stream.width))

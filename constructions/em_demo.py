@@ -17,7 +17,7 @@ import numpy as np
 import tyro
 
 from constructions.cli import Common, check_outputs, flag, main, read_csv, write_outputs
-from constructions.construction import Estimate, Run
+from constructions.construction import LARGEST, Estimate, Run
 from constructions.em import EMTransformer
 from constructions.em_plot import draw
 from constructions.files import load, package_version
@@ -59,9 +59,9 @@ class Options:  # noqa: D101
     """Bound on the norm of the means."""
     pi_min: Annotated[float | None, flag("FLOAT", "1/(16 K), rounded down to a power of 2")] = None
     """Bound below on the weights."""
-    approximator: Literal["minimax", "paper"] = "minimax"
+    approximator: Annotated[Literal["minimax", "paper"] | None, flag("NAME", "minimax")] = None
     """Fewest hidden units, or the widths of Lemmas C.4 and C.5."""
-    dtype: str = "float64"
+    dtype: Annotated[str | None, flag("NAME", "float64")] = None
     """float64 or float32."""
     mode: Literal["auto", "dense", "structured"] = "auto"
     """How the forward pass is evaluated: the definitions as they stand, or in linear time."""
@@ -69,7 +69,7 @@ class Options:  # noqa: D101
     """Use the network in this file (constructions.save)."""
     plot: Path = Path("em_demo.png")
     """Picture of the run."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()  # noqa: RUF009
+    common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=Common)
 
 
 class Problem(NamedTuple):
@@ -83,6 +83,8 @@ class Problem(NamedTuple):
 
 def problem(options: Options, rng: np.random.Generator) -> Problem:
     """The data to run on."""
+    if not (math.isfinite(options.spread) and options.spread >= 0.01):
+        raise ValueError(f"--spread must be a number of at least 0.01, got {options.spread:g}")
     for name, low in (("K", 1), ("d", 1), ("n", 1), ("depth", 1)):
         if getattr(options, name) < low:
             raise ValueError(f"--{name} must be at least {low}, got {getattr(options, name)}")
@@ -102,6 +104,8 @@ def problem(options: Options, rng: np.random.Generator) -> Problem:
         if len(X) < options.K:
             raise ValueError(f"{options.data} has {len(X)} samples, fewer than --K = {options.K}")
     scale = _scale(options, X, rng)
+    if np.abs(X).max() / scale > LARGEST:
+        raise ValueError(f"the data reach {np.abs(X).max():.3g}: too large for --scale {scale:g}")
     if truth is not None:
         truth = GaussianMixture(truth.weights, truth.means / scale)
     return Problem(X / scale, scale, truth, source)
@@ -137,7 +141,7 @@ def start(options: Options, task: Problem, rng: np.random.Generator) -> Gaussian
 
 def network(options: Options, X: Array, init: GaussianMixture) -> EMTransformer:
     """The construction: from a file, or built from bounds that fit the data's range."""
-    names = ("d0", "K0", "eps", "r_max", "pi_min")
+    names = ("d0", "K0", "eps", "r_max", "pi_min", "approximator", "dtype")
     if options.weights is not None:
         for name in names:
             if getattr(options, name) is not None:
@@ -156,7 +160,7 @@ def network(options: Options, X: Array, init: GaussianMixture) -> EMTransformer:
         "pi_min": 2.0 ** -math.ceil(math.log2(16 * options.K)),
     }
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return EMTransformer(**(derived | given), approximator=options.approximator, dtype=options.dtype)
+    return EMTransformer(**(derived | given))
 
 
 def print_sizes(em: EMTransformer, depth: int) -> None:
@@ -197,7 +201,9 @@ def print_iterations(report: Sequence[Iteration], floor: float | None) -> None:
 
 def run(options: Options) -> None:
     """The command."""
-    check_outputs(options.plot, options.common.json)
+    start_file = None if options.start in ("kmeans++", "normal") else Path(options.start)
+    reads = (options.data, options.weights, start_file)
+    check_outputs(options.plot, options.common.json, reads=reads)
     rng = np.random.default_rng(options.common.seed)
     task = problem(options, rng)
     init = start(options, task, rng)

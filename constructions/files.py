@@ -95,7 +95,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Construction:
         with safe_open(where, framework="numpy") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, TypeError, OverflowError) as error:
+    except (SafetensorError, ValueError, TypeError, OverflowError, AttributeError) as error:
         raise ValueError(f"{where} is not a readable weights file: {error}") from None
     if not {"construction", "sha256"} <= set(metadata):
         raise ValueError(f"{where} holds no construction (its metadata lack it)")
@@ -104,7 +104,7 @@ def load(path: str | os.PathLike[str], *, device: str = "cpu") -> Construction:
         raise ValueError(f"{where} is damaged: its checksum does not match its contents")
     try:
         return _assemble(json.loads(text), tensors, device)
-    except (KeyError, TypeError, ValueError, IndexError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, RecursionError, OverflowError) as error:
         raise ValueError(f"{where} does not hold a usable construction: {error}") from None
 
 

@@ -17,12 +17,15 @@ MAX_LOG_A = {"float64": 705.0, "float32": 85.0}
 """Log of the largest A of a log on [1/A, 1]."""
 
 
+_LARGEST_RANGE = 1e100
+
+
 def set_sizes(owner: Any, *names: str) -> None:
     """Make the named fields of a frozen dataclass positive integers; ValueError where they are not."""
     for name in names:
         value = getattr(owner, name)
-        if value != int(value) or value < 1:
-            raise ValueError(f"{name} must be a positive integer, got {value}")
+        if not isinstance(value, (int, float, np.integer)) or value < 1 or value % 1 != 0:
+            raise ValueError(f"{name} must be a positive integer, got {value!r}")
         object.__setattr__(owner, name, int(value))
 
 
@@ -30,8 +33,10 @@ def set_positive(owner: Any, **tops: float) -> None:
     """Make fields floats in (0, top); ValueError where they are not."""
     for name, top in tops.items():
         value = float(getattr(owner, name))
-        if not 0 < value < top:
-            limit = "finite" if top == math.inf else f"below {top:g}"
+        highest = min(top, _LARGEST_RANGE)
+        if not 0 < value < highest:
+            finite = top == math.inf and not highest <= value < math.inf
+            limit = "finite" if finite else f"below {highest:g}"
             raise ValueError(f"{name} must be positive and {limit}, got {value:g}")
         object.__setattr__(owner, name, value)
 
@@ -64,18 +69,37 @@ def check_log_range(log_A: float, pi_min: float, dtype: str) -> None:
         raise ValueError(f"pi_min = {pi_min:g} does not fit {dtype}; at least {math.exp(-limit):.2g} works")
 
 
+def check_rounding(eps: float, floor: float, of_what: str, cure: str) -> None:
+    """ValueError if eps is far below the rounding error `floor`."""
+    if eps < floor / 100:
+        advice = f"use eps >= {_shown_above(floor)} or {cure}" if floor < 0.99 else f"use {cure}"
+        raise ValueError(f"eps = {eps:g} is far below the rounding error {floor:.2g} of {of_what}; {advice}")
+
+
+def _shown_above(value: float) -> str:
+    """Two digits, rounded up."""
+    shown = f"{value:.2g}"
+    return shown if float(shown) >= value else f"{1.06 * value:.2g}"
+
+
 def check_bytes(eps: float, max_bytes: int, n_bytes: Callable[[float], int]) -> None:
-    """ValueError, naming the smallest eps (up to 0.1%) that fits, if the matrices exceed `max_bytes`."""
+    """ValueError, naming an eps that fits if there is one, if the matrices exceed `max_bytes`."""
     taken = n_bytes(eps)
     if taken <= max_bytes:
         return
-    low, high = eps, math.nextafter(1, 0)
-    while high > 1.001 * low:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if n_bytes(middle) <= max_bytes else (middle, high)
+    low, high = eps, 0.99
+    advice = "no eps makes them fit; smaller sizes or ranges would"
+    if n_bytes(high) <= max_bytes:
+        while high > 1.001 * low:
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if n_bytes(middle) <= max_bytes else (middle, high)
+        shown = float(f"{high:.3g}")
+        while n_bytes(shown) > max_bytes:  # rounded down
+            shown = float(f"{1.005 * shown:.3g}")
+        advice = f"eps >= {shown:g} fits"
     raise ValueError(
-        f"the matrices take {taken / 2**30:.3g} GiB, more than max_bytes = "
-        f"{max_bytes / 2**30:.3g} GiB; eps >= {high:.3g} fits"
+        f"the matrices take {taken / 2**30:.3g} GiB, more than max_bytes = {max_bytes / 2**30:.3g} GiB; "
+        + advice
     )
 
 

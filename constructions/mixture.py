@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 
 from numpy.typing import ArrayLike
 
-from constructions.construction import Construction, Estimate, Run, as_array
+from constructions.construction import LARGEST, Construction, Estimate, Run, as_array
 from constructions.structured import Tokens
 from constructions.transformer import Mode
 from constructions.weights import Array
@@ -106,7 +106,7 @@ def as_problem(X: ArrayLike, init: Any) -> tuple[Array, Estimate]:
     ValueError, saying what is wrong where, unless all are finite and of matching shapes and the weights
     are positive and sum to 1.
     """
-    data = as_array("X", X, 2)
+    data = as_array("X", X, 2, largest=LARGEST)
     weights, means = as_array("weights", init.weights, 1), as_array("means", init.means, 2)
     if means.shape != (len(weights), data.shape[1]):
         raise ValueError(

@@ -148,7 +148,8 @@ def log_approximation(
     upper: float | None = None,
     constant: bool = True,
 ) -> PiecewiseLinear:
-    """ReLU coefficients of log on [1/A, upper] with sup error at most `delta` (Lemma C.4).
+    """ReLU coefficients of log on [1/A, upper] with sup error at most `delta` (Lemma C.4) in exact
+    arithmetic; `rounding` comes on top, and matters for delta below about 10^-8.
 
     A: bound of the domain, A > 1.
     width: "paper" for the lemma's M, "minimax" for the fewest pieces.

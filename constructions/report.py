@@ -63,9 +63,10 @@ def em_report(
 
     Each iteration's bound is taken at the network's own state (`bounds.em_step_bound`) and carried
     on by the derivative of EM along EM's own path.  There is none from the first state on that
-    leaves r_max or pi_min.
+    leaves r_max or pi_min.  All of it is about the samples that the network reads (`EMTransformer.kept`).
     """
     reference = GaussianMixture(np.asarray(init.weights), np.asarray(init.means))
+    X = X[: em.kept(len(X), reference.n_components)]
     state: Any = reference
     path, jacobians, steps = [reference], [], []
     levels = [em.levels(X, first=True), em.levels(X, first=False)]

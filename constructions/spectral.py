@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from constructions.construction import DTYPES, Construction, Estimate, Program, Run, as_array
+from constructions.construction import DTYPES, LARGEST, Construction, Estimate, Program, Run, as_array
 from constructions.residual import Layout
 from constructions.spectral_bounds import SpectralBounds
 from constructions.spectral_layers import SpectralLayers, Step, spectral_layout
@@ -156,7 +156,7 @@ class SpectralTransformer(Construction):
 
     def fill(self, X: ArrayLike) -> tuple[Tokens, Array]:
         """The input tokens for samples (N, d), and the samples as an array."""
-        data = as_array("X", X, 2)
+        data = as_array("X", X, 2, largest=LARGEST)
         N, d = data.shape
         if d > self.d0:
             raise ValueError(

@@ -79,7 +79,7 @@ class Options:  # noqa: D101
     """Use the network in this file (constructions.save)."""
     plot: Path = Path("spectral_demo.png")
     """Picture of the run."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()  # noqa: RUF009
+    common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=Common)
 
 
 class Problem(NamedTuple):
@@ -176,7 +176,7 @@ def fitting_bounds(X: Array, K: int, pi_min: float | None = None) -> dict[str, f
 
 def run(options: Options) -> None:
     """The command."""
-    check_outputs(options.plot, options.common.json)
+    check_outputs(options.plot, options.common.json, reads=(options.data, options.weights))
     rng = np.random.default_rng(options.common.seed)
     task = problem(options, rng)
     net = network(options, task.X, rng)

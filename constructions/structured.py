@@ -255,16 +255,15 @@ class Evaluator:
 
     def _linear(self, head: _Head) -> _Write:
         """Rewrite 3: both heads of a sign pair at once."""
-        tokens, read = self.tokens, sorted({*head.keyed, *head.valued})
-        if tokens.level(read) < OWN:
-            rows, counts = tokens.distinct(read)
+        tokens = self.tokens
+        if tokens.level(head.keyed + head.valued) < OWN:
+            rows, counts = tokens.distinct(head.keyed + head.valued)
             moment = (head.V @ (rows.T * (counts / len(tokens)))) @ (rows @ head.K.T)
         else:
-            second = head.K.new_zeros(len(read), len(read))
+            second = head.K.new_zeros(len(head.valued), len(head.keyed))
             for chunk in self._chunks():
-                h = tokens.columns(read, chunk)
-                second += h @ h.T
-            moment = head.V[:, read] @ (second / len(tokens)) @ head.K[:, read].T
+                second += tokens.columns(head.valued, chunk) @ tokens.columns(head.keyed, chunk).T
+            moment = head.V[:, head.valued] @ (second / len(tokens)) @ head.K[:, head.keyed].T
         return self._answer(head, moment @ head.Q, lambda output: output)
 
     def _all_pairs(self, activation: str, head: _Head) -> tuple[str, _Write]:

@@ -58,7 +58,7 @@ class Options:  # noqa: D101
     """Accuracy of the norm with normalised."""
     plot: Path = Path("tensor_demo.png")
     """Picture of the run."""
-    common: tyro.conf.OmitArgPrefixes[Common] = Common()  # noqa: RUF009
+    common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=Common)
 
 
 class Problem(NamedTuple):
@@ -112,12 +112,14 @@ def load_array(path: Path, ndim: int) -> Array:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")
     try:
-        array = np.asarray(np.load(path, allow_pickle=False), dtype=np.float64)
-    except (ValueError, TypeError, EOFError, OSError) as error:
+        array = np.load(path, allow_pickle=False)
+    except Exception as error:  # a malformed header raises errors of the tokenizer, among others
         raise ValueError(f"{path} is not a .npy file of numbers: {error}") from None
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise ValueError(f"{path} is not a .npy file of numbers: {getattr(array, 'dtype', 'an archive')}")
     if array.ndim != ndim:
         raise ValueError(f"{path} must have {ndim} axes, got shape {array.shape}")
-    return array
+    return array.astype(np.float64)
 
 
 def build(options: Options, d: int) -> TensorPowerTransformer:
@@ -176,7 +178,7 @@ def equal_in_rationals(task: Problem, network: TensorPowerTransformer, steps: in
 
 def run(options: Options) -> None:
     """The command."""
-    check_outputs(options.plot, options.common.json)
+    check_outputs(options.plot, options.common.json, reads=(options.tensor, options.start))
     task = problem(options, np.random.default_rng(options.common.seed))
     transformer = build(options, len(task.v))
     iterates = transformer.run(task.T, task.v, options.steps)

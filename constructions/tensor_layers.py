@@ -57,6 +57,8 @@ from constructions.piecewise import inverse_root_approximation
 from constructions.residual import Layout, Linear, Units, apply, clean, gate, head, layer, sign_pair
 from constructions.weights import Array, Head, Layer
 
+MIN_DELTA = 1e-10
+
 Complaint = Callable[[Array], str | None]
 """What is wrong with an iterate v (d,), if anything."""
 
@@ -169,6 +171,10 @@ def three_heads(d0: int, *, bound: float = 1e3) -> TensorDesign:
 
 def normalised(d0: int, *, pi_min: float, delta: float = 1e-3) -> TensorDesign:
     """Norm within delta of 1, for tensors with 1 <= |T(I, v, v)| <= pi_min^{-1/2} at unit v."""
+    if not 0 < pi_min <= 1:
+        raise ValueError(f"pi_min must be in (0, 1], got {pi_min:g}")
+    if not MIN_DELTA <= delta < 1:
+        raise ValueError(f"delta must be in [{MIN_DELTA:g}, 1), got {delta:g}: rounding is in its way below")
     s = _layout(d0, "t", "v", "e", "one", "count", "slot", "s", "r")
     even = layer("relu", [_remove(s, "v"), *_contract(s, "v", "slot")], clean(s, "slot"))
     low, high = (1 - delta) ** 4, (1 + delta) ** 4 / pi_min

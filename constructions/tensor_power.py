@@ -4,12 +4,14 @@ start to tokens and back.  The layers, with their derivation, are in `tensor_lay
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from constructions import tensor_layers
@@ -25,13 +27,18 @@ VARIANTS: dict[str, Callable[..., TensorDesign]] = {
 }
 
 
+MAX_D0 = 64
+"""The heads hold about 4 d0^4 numbers."""
+
+
 class TensorPowerTransformer(Construction):
     """Explicit weights for v <- T(I, v, v), for all d <= d0 and any tensor.
 
     d0: largest dimension.
     attention_only: without MLPs (Remark D.1); short for variant="attention_only".
     variant: "theorem", or another construction of `tensor_layers`, whose options (`bound`, or `pi_min`
-        and `delta`) follow.  Within its bound a variant computes the same; "normalised" keeps |v| near 1.
+        and `delta`) follow.  "normalised" keeps |v| near 1; within its bound another variant computes the
+        same, with a rounding error of the order of u |T| bound, so a bound should be no larger than needed.
     dtype: "float64" or "float32".
 
     ValueError for sizes or options that make no sense.
@@ -47,8 +54,12 @@ class TensorPowerTransformer(Construction):
         device: str = "cpu",
         **options: float,
     ) -> None:
-        if int(d0) != d0 or d0 < 1:
-            raise ValueError(f"d0 must be a positive integer, got {d0}")
+        if not isinstance(d0, (int, float, np.integer)) or d0 < 1 or d0 % 1 != 0:
+            raise ValueError(f"d0 must be a positive integer, got {d0!r}")
+        if d0 > MAX_D0:
+            raise ValueError(
+                f"d0 = {d0:g} takes more than a gibibyte of weights, as 4 d0^4 numbers do; at most {MAX_D0}"
+            )
         if attention_only and variant not in (None, "attention_only"):
             raise ValueError(f'attention_only=True means variant="attention_only", got {variant!r}')
         self.d0 = int(d0)
@@ -165,6 +176,8 @@ class TensorPowerTransformer(Construction):
         run = Run[Array](self.layout if trace else None)
         try:
             for state in self.iterate(tokens, n_iter, mode, run):
+                if self._underflows(T, run[-1] if run else v):
+                    raise OverflowError
                 run.append(self.readout(state, d))
                 complaint = self.design.complaint(run[-1])
                 if complaint is not None and (self.design.after_step or len(run) < n_iter):
@@ -179,3 +192,11 @@ class TensorPowerTransformer(Construction):
                 'whitened mixture tensors use variant="normalised"'
             ) from None
         return run
+
+    def _underflows(self, T: ArrayLike, v: ArrayLike) -> bool:
+        """Whether all of T_{ijm} v_j v_m lie so low that the dtype loses digits of their sums."""
+        limits = torch.finfo(DTYPES[self.dtype])
+        top, size = (float(np.abs(np.asarray(values)).max()) for values in (T, v))
+        if top == 0 or size == 0:
+            return False
+        return math.log(top) + 2 * math.log(size) < math.log(limits.tiny / limits.eps)

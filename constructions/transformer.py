@@ -144,11 +144,13 @@ class Transformer(nn.Module):
             for state in self.states(flat, "dense"):
                 flat = state.tokens
         else:
-            results = []
+            results, used = [], []
             for sequence in flat:
                 for state in self.states(sequence, mode):
                     last = state.tokens
                 results.append(last.dense())
+                used += [rule for rule in self.used if rule not in used]
+            self.used = tuple(used)
             flat = torch.stack(results) if results else flat
         out = flat.reshape(tokens.shape)
         return out if isinstance(H, Tensor) else out.double().cpu().numpy()

@@ -19,12 +19,24 @@ WEIGHT_SUM_TOLERANCE = 1e-6
 """How far from one the weights may sum: estimates computed in float32 are still mixtures."""
 
 
-def as_samples(X: ArrayLike, dim: int | None = None) -> Array:
-    """`X` as a finite float64 array of shape (n, d), n >= 1; ValueError otherwise."""
+LARGEST = 1e150
+"""Squares of larger numbers leave float64."""
+
+
+def as_numbers(values: ArrayLike, name: str) -> Array:
+    """`values` as a float64 array; ValueError unless they are real numbers in rows of equal length."""
     try:
-        data = np.asarray(X, dtype=np.float64)
+        array = np.asarray(values)
+        if array.dtype.kind not in "fiubO":
+            raise ValueError(f"they are of type {array.dtype}")
+        return np.asarray(array, dtype=np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"X must be a rectangular array of numbers: {error}") from None
+        raise ValueError(f"{name} must be a rectangular array of numbers: {error}") from None
+
+
+def as_samples(X: ArrayLike, dim: int | None = None) -> Array:
+    """`X` as a float64 array (n, d), n >= 1, of numbers up to `LARGEST`; ValueError otherwise."""
+    data = as_numbers(X, "X")
     if data.ndim != 2 or 0 in data.shape:
         raise ValueError(
             f"X must have shape (n, d) with n, d >= 1, got {data.shape}"
@@ -33,6 +45,12 @@ def as_samples(X: ArrayLike, dim: int | None = None) -> Array:
     if not np.isfinite(data).all():
         row, column = np.argwhere(~np.isfinite(data))[0]
         raise ValueError(f"X must be finite, got {data[row, column]} in row {row}, column {column}")
+    largest = max(data.max(), -data.min())
+    if largest > LARGEST:
+        raise ValueError(
+            f"X reaches {largest:.3g}, more than {LARGEST:g}, whose square leaves float64; "
+            "divide the data by their scale"
+        )
     if dim is not None and data.shape[1] != dim:
         raise ValueError(f"X has {data.shape[1]} columns, the mixture lives in dimension {dim}")
     return data
@@ -40,7 +58,7 @@ def as_samples(X: ArrayLike, dim: int | None = None) -> Array:
 
 def _frozen(values: ArrayLike, name: str, shape: tuple[int | None, ...]) -> Array:
     """A read-only float64 copy of `values`, finite and of the given shape (None: any size >= 1)."""
-    array = np.array(values, dtype=np.float64)
+    array = as_numbers(values, name).copy()
     wanted = "(" + ", ".join("?" if n is None else str(n) for n in shape) + ("," * (len(shape) == 1)) + ")"
     fits = array.ndim == len(shape) and all(
         got >= 1 if want is None else got == want for got, want in zip(array.shape, shape, strict=True)

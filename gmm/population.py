@@ -114,7 +114,7 @@ def _by_quadrature(
         resp = _weigh(mixture, basis, nodes + mean @ basis) * (share * density)[:, None]
         mass += resp.sum(axis=0)
         moment += resp.sum(axis=0)[:, None] * mean + (resp.T @ nodes) @ basis.T
-    return GaussianMixture(mass / mass.sum(), moment / mass[:, None])
+    return GaussianMixture(mass / mass.sum(), _divided(moment, mass, mixture))
 
 
 def _by_sampling(
@@ -129,11 +129,18 @@ def _by_sampling(
     resp = _weigh(mixture, basis, (target.means @ basis)[labels] + noise)
     X = target.means[labels] + noise @ basis.T
     mass = resp.mean(axis=0)
-    means = resp.T @ X / (n_samples * mass[:, None])
+    means = _divided(resp.T @ X / n_samples, mass, mixture)
     spread = [resp.std(axis=0).max()]
     for k, mean in enumerate(means):
-        spread.append((resp[:, k, None] * (X - mean)).std(axis=0).max() / mass[k])
+        if mass[k] > 0:
+            spread.append((resp[:, k, None] * (X - mean)).std(axis=0).max() / mass[k])
     return GaussianMixture(mass, means), float(4 * max(spread) / np.sqrt(n_samples))
+
+
+def _divided(moment: Array, mass: Array, before: GaussianMixture) -> Array:
+    """Means (K, d); a component without mass keeps the one it had, as in `em_step`."""
+    empty = mass <= 0
+    return np.where(empty[:, None], before.means, moment / np.where(empty, 1.0, mass)[:, None])
 
 
 def _largest_change(one: GaussianMixture, other: GaussianMixture) -> float:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gmm.mixture import Array
+from gmm.mixture import Array, as_numbers
 
 ROUNDOFF = 2.0**-53
 
@@ -28,7 +28,7 @@ ASYMMETRY = 1e-6
 
 def as_tensor(T: ArrayLike, *, symmetric: bool = False) -> Array:
     """`T` as a finite float64 array (d, d, d), symmetric where that is asked; ValueError otherwise."""
-    tensor = np.ascontiguousarray(T, dtype=np.float64)
+    tensor = np.ascontiguousarray(as_numbers(T, "T"))
     if tensor.ndim != 3:
         raise ValueError(f"T must be a third-order tensor of shape (d, d, d), got shape {tensor.shape}")
     if tensor.shape[0] < 1 or len(set(tensor.shape)) > 1:
@@ -68,7 +68,7 @@ def power_step(T: ArrayLike, v: ArrayLike) -> Array:
 
 def as_directions(v: ArrayLike, dim: int) -> Array:
     """`v` as a finite float64 array (..., dim); ValueError otherwise."""
-    points = np.asarray(v, dtype=np.float64)
+    points = as_numbers(v, "v")
     if points.ndim < 1 or points.shape[-1] != dim or points.size == 0:
         raise ValueError(f"v must have shape (..., {dim}), got {points.shape}")
     if not np.isfinite(points).all():
@@ -133,7 +133,7 @@ def draw_starts(
         if rng is None:
             raise ValueError("give rng to draw starts from, or the starts themselves")
         return unit(rng.standard_normal((n_components, n_restarts, dim)))
-    given = np.asarray(starts, dtype=np.float64)
+    given = as_numbers(starts, "starts")
     if given.ndim != 3 or given.shape != (n_components, given.shape[1], dim) or given.size == 0:
         raise ValueError(f"starts must have shape ({n_components}, R, {dim}), got {given.shape}")
     if not np.isfinite(given).all():

@@ -142,6 +142,13 @@ def test_float32_and_the_papers_widths(demo):
     assert ": holds" in out
 
 
+def test_networks_that_drop_samples_are_held_against_em_on_the_others(demo, tmp_path):
+    save(EMTransformer(2, 3, eps=0.01, r_max=16, pi_min=0.02, remainder="drop"), tmp_path / "w")
+    status, out, _ = demo("--weights", "w", "--n", "20", "--depth", "3")
+    assert status == 0
+    assert "VIOLATED" not in out
+
+
 def test_few_samples_warn_and_go_on(demo):
     status, _, err = demo("--n", "5", "--K", "5", "--depth", "3", "--d", "4")
     assert status == 0
@@ -160,6 +167,8 @@ FILES = {
     "one.csv": "1,2\n",
     "ok.csv": "1,2\n3,4\n5,6\n",
     "starts.csv": "1,2,3\n4,5,6\n",
+    "huge.csv": "1,2\n3,1e200\n",
+    "long.csv": "1," + "9" * 200_000 + "\n2,3\n",
 }
 SEE = " (see python -m constructions.em_demo --help)"
 
@@ -191,7 +200,7 @@ BAD = [
     (["--r-max", "-1"], "r_max must be positive and finite, got -1"),
     (["--scale", "0"], "--scale must be a positive number or auto, got 0"),
     (["--scale", "wide"], "--scale must be a positive number or auto, got wide"),
-    (["--spread", "0"], "mean_range must be positive and mean_perturbation non-negative, got 0.0 and 0.0"),
+    (["--spread", "0"], "--spread must be a number of at least 0.01, got 0"),
     (["--start", "none.csv"], "none.csv: no such file"),
     (["--start", "starts.csv"], "--start starts.csv must hold 3 rows of 2 numbers, got 2 of 3"),
     (["--dtype", "float16"], "dtype float16 cannot hold the construction: its coefficients reach "
@@ -209,7 +218,18 @@ BAD = [
      "header too large"),
     (["--weights", "w", "--eps", "0.1"], "--eps cannot be combined with --weights, which fixes it"),
     (["--r-max", "1e9", "--eps", "1e-8"], "eps = 1e-08 is far below the rounding error 1.1e+02 of |mu|^2 in "
-     "float64 at r_max = 1e+09; use eps >= 1.1e+02 or a smaller r_max"),
+     "float64 at r_max = 1e+09; use a smaller r_max"),
+    (["--r-max", "1e200"], "r_max must be positive and below 1e+100, got 1e+200"),
+    (["--seed", "-1"], "--seed must be at least 0, got -1"),
+    (["--scale", "1e-300"], "the data reach 5.35: too large for --scale 1e-300"),
+    (["--data", "huge.csv", "--K", "1"], "the data reach 1e+200: too large for --scale 1"),
+    (["--data", "long.csv"], "long.csv has a line of more than 131072 characters"),
+    (["--data", "blank.csv"], "blank.csv holds no rows of numbers"),
+    (["--weights", "w", "--dtype", "float32"], "--dtype cannot be combined with --weights, which fixes it"),
+    (["--plot", "out.json"], "out.json is given for two outputs"),
+    (["--data", "ok.csv", "--plot", "ok.csv"],
+     "ok.csv is an input and would be replaced by an output; give another name"),
+    (["--plot", "a.pgf"], "cannot draw a.pgf: no picture format 'pgf'; use .png, .svg or .pdf"),
 ]  # fmt: skip
 
 

@@ -77,6 +77,19 @@ def test_the_papers_width_is_built_and_runs():
         assert 0 < gap(one.means, other.means) < 4 * 1e-2 * np.sqrt(3)
 
 
+@pytest.mark.parametrize("eps", [5e-12, 1e-11, 2e-11, 3e-11])
+def test_the_eps_that_is_said_to_fit_fits(eps):
+    def make(eps):
+        return EMTransformer(4, 2, eps=eps, r_max=8, pi_min=0.01)
+
+    with pytest.raises(ValueError, match=r"eps >= .* fits") as caught:
+        make(eps).program  # noqa: B018
+    fits = float(str(caught.value).split("eps >= ")[1].split()[0])
+    assert 0.99 * 4 * 2**30 < make(fits).n_bytes() <= 4 * 2**30
+    with pytest.raises(ValueError, match="no eps makes them fit"):
+        EMTransformer(4, 5, eps=1e-3, r_max=2.0**21, pi_min=0.1).program  # noqa: B018
+
+
 def test_too_large_is_refused_with_the_bytes_and_the_eps_that_fits():
     em = build(r_max=32, eps=1e-4, approximator="paper")
     sizes = em.sizes()
@@ -128,7 +141,7 @@ def test_log_range_follows_the_truncation_theorem():
         (
             {"eps": 1e-9, "dtype": "float32"},
             r"eps = 1e-09 is far below the rounding error 1\.5e-05 of \|mu\|\^2 in float32 at r_max = 16; "
-            r"use eps >= 1\.5e-05 or a smaller r_max",
+            r"use eps >= 1\.6e-05 or a smaller r_max",
         ),
     ],
 )

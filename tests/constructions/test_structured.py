@@ -327,3 +327,11 @@ def test_scores_of_either_sign_are_all_evaluated():
     H = stream(rng, 600)
     head = Head(*(reading(rng, 2, *FREE) for _ in range(3)), np.array([0, 1]))
     assert "dense" in assert_same(network("relu", [head]), H)
+
+
+def test_a_batch_says_what_was_used_for_any_of_its_sequences():
+    rng = np.random.default_rng(0)
+    head = Head(*(reading(rng, 2, *FREE) for _ in range(3)), np.array([0, 1]))
+    model = network("softmax", [head])
+    model(np.stack([stream(rng, 40), np.ones((40, D))]), "structured")
+    assert {rule.split(": ")[1] for rule in model.used} == {"dense", "repeated (key, value) pairs"}

@@ -111,6 +111,28 @@ BAD = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.zeros((2, 2, 2), complex), "is not a .npy file of numbers: complex128"),
+        (
+            b"\x93NUMPY\x01\x00\x40\x00" + b"{'descr': '<f8', 'fortran_order': (((".ljust(64),
+            "is not a .npy file",
+        ),
+    ],
+    ids=["complex", "malformed header"],
+)
+def test_files_that_hold_no_tensor(demo, tmp_path, data, message):
+    if isinstance(data, bytes):
+        (tmp_path / "T.npy").write_bytes(data)
+    else:
+        np.save(tmp_path / "T.npy", data)
+    status, _, err = demo("--tensor", "T.npy")
+    assert status == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("arguments", "message"), BAD, ids=[" ".join(a) for a, _ in BAD])
 def test_bad_input_gives_one_line_and_touches_nothing(demo, tmp_path, arguments, message):
     arrays = {

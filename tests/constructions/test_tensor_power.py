@@ -504,3 +504,41 @@ def test_the_trace_names_the_slot():
     assert_exact(run.trace[1, "slot"][:, 0], 3 * v, ulps=8, scale=3)
     assert_exact(run.trace[3, "slot"][:, 0], 3 * power_step(T, v), ulps=64, scale=100)
     assert (run.trace[2, "slot"] == 0).all()
+
+
+def test_what_is_neither_too_large_nor_too_small_is_computed():
+    """Products of entries of T with each other are not formed: T may be near the ends of float64."""
+    rng = np.random.default_rng(0)
+    T, v = rng.standard_normal((3, 3, 3)), rng.standard_normal(3)
+    for scale in (1e160, 1e-200):
+        for mode in ("structured", "dense") if scale > 1 else ("structured",):
+            (got,) = TensorPowerTransformer(3).run(scale * T, v, 1, mode=mode)
+            assert_exact(got / scale, power_step(T, v), ulps=1e3, scale=float(np.abs(T).sum()))
+
+
+def test_digits_lost_below_the_dtype_are_reported():
+    rng = np.random.default_rng(0)
+    T, v = rng.standard_normal((3, 3, 3)), rng.standard_normal(3)
+    with pytest.raises(OverflowError, match=r"step 2 leaves float64 after \|v\| = .*e-15"):
+        TensorPowerTransformer(3).run(1e-150 * T, v, 4)
+    with pytest.raises(OverflowError, match="step 1 leaves float32"):
+        TensorPowerTransformer(3, dtype="float32").run(T, 1e-20 * v, 1)
+    assert not TensorPowerTransformer(3).run(0 * T, v, 2)[-1].any()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TensorPowerTransformer(120), "d0 = 120 takes more than a gibibyte .* at most 64"),
+        (lambda: TensorPowerTransformer("3"), "d0 must be a positive integer, got '3'"),
+        (lambda: TensorPowerTransformer(2, variant="normalised", pi_min=2),
+         r"pi_min must be in \(0, 1\], got 2"),
+        (lambda: TensorPowerTransformer(2, variant="normalised", pi_min=0.1, delta=1e-14),
+         r"delta must be in \[1e-10, 1\), got 1e-14"),
+        (lambda: TensorPowerTransformer(2).run(np.full((2, 2, 2), 1j), [1.0, 1.0], 1),
+         "T must be .* complex128"),
+    ],
+)  # fmt: skip
+def test_networks_and_tensors_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

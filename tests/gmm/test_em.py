@@ -212,3 +212,17 @@ def test_scale_of_data_without_noise_is_refused():
         estimate_scale([[1.0], [1.0]], 1, rng=rng)
     with pytest.raises(ValueError, match="2 components fit the 2 samples exactly"):
         estimate_scale([[1.0], [2.0]], 2, rng=rng)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (np.full((3, 2), 1e300), "X reaches 1e\\+300, more than 1e\\+150, whose square leaves float64"),
+        (np.full((3, 2), 1j), "X must be a rectangular array of numbers: they are of type complex128"),
+        ([["1", "2"]], "X must be a rectangular array of numbers: they are of type <U1"),
+        ([[1.0], [1.0, 2.0]], "X must be a rectangular array of numbers"),
+    ],
+)
+def test_data_that_are_no_samples(data, message):
+    with pytest.raises(ValueError, match=message):
+        em_step(data, GaussianMixture([1.0], [[0.0, 0.0]]))

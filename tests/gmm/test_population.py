@@ -86,3 +86,15 @@ def test_bad_arguments_are_refused():
         population_em_step(scaled, current)
     with pytest.raises(ValueError, match="truth has dimension 2, current 1"):
         population_em_step(truth, pair(1, 2, seed=0)[1])
+
+
+@pytest.mark.parametrize("dim", [1, 6])
+def test_a_component_without_mass_keeps_its_mean(dim):
+    """As in `em_step`; by quadrature and by sampling."""
+    rng = np.random.default_rng(0)
+    near = rng.standard_normal((dim - 1, dim)) if dim > 1 else np.zeros((1, 1))
+    means = np.concatenate([near, np.full((1, dim), 1e3)])
+    current = GaussianMixture(np.full(len(means), 1 / len(means)), means)
+    after = population_em_step(GaussianMixture([1.0], np.zeros((1, dim))), current, rng=rng)
+    assert_exact(after.means[-1], means[-1], ulps=0)
+    assert after.weights[-1] == 0
