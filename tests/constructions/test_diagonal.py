@@ -270,6 +270,7 @@ def test_means_and_variances_are_weighted_averages():
 # ---- laws
 
 
+@pytest.mark.slow
 def test_laws():
     """Order of components, order of samples, a repeated sample, a shift: nothing changes."""
     rng = np.random.default_rng(43)

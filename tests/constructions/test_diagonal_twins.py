@@ -147,11 +147,13 @@ def test_the_tasks_for_twins_are_enough():
     assert excess(runs_of(small()), depth=2) <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", STEP_MISTAKES)
 def test_twins_that_break_the_first_step(mistake):
     assert excess(runs_of(broken(small(), mistake), depth=1)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", LOOP_MISTAKES)
 def test_twins_that_break_the_loop(mistake):
     assert excess(runs_of(broken(small(), mistake)), depth=2) > 100

@@ -86,6 +86,7 @@ def test_200_tasks_stay_under_their_bounds(block):
     assert tightest > 0.1, "the bound is vacuous"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", em_cases(40, seed=12, max_samples=300))
 def test_dense_and_structured_agree_and_stay_under_the_bound(case):
     em = network()
@@ -126,6 +127,7 @@ def test_run_reads_the_networks_of_every_depth(mode):
         assert gap(alone.weights, estimate.weights) <= 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("approximator", ["minimax", "paper"])
 @pytest.mark.parametrize("size", [(1, 1, 1), (1, 1, 9), (8, 5, 5), (8, 5, 6), (3, 4, 1001), (8, 1, 30)])
 def test_corners_of_the_allowed_sizes(size, approximator):
@@ -284,6 +286,7 @@ def excess(em, H_of=lambda em, case: em.encode(case.X, case.init), depth=1):
     return max(factors)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", STEP_MISTAKES)
 def test_twins_that_break_the_first_step(mistake):
     assert len(EASY) >= 5
@@ -291,6 +294,7 @@ def test_twins_that_break_the_first_step(mistake):
     assert excess(broken(network(1e-3), mistake)) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", LOOP_MISTAKES)
 def test_twins_that_break_the_loop(mistake):
     assert excess(network(1e-3), depth=2) <= 1

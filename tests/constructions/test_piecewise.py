@@ -97,6 +97,7 @@ LOGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("upper", [None, 1.0], ids=["lemma", "weights"])
 @pytest.mark.parametrize("width", ["minimax", "paper"])
 @pytest.mark.parametrize(("A", "delta"), LOGS)

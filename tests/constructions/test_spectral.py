@@ -68,7 +68,8 @@ def test_sixteen_dimensions_five_components_six_restarts():
         assert distance(net.run(X, K), reference(net, X, K)) <= BIG
 
 
-@pytest.mark.parametrize("n_restarts", [2, 3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("n_restarts", [2, 3, 5])
 def test_restarts(n_restarts):
     """An even and two odd numbers in the tournament, for one to three components."""
     net = network(5, 3, n_power=5, n_restarts=n_restarts, n_polish=8, seed=n_restarts)
@@ -88,6 +89,7 @@ def test_it_follows_the_whole_path_not_only_its_end():
         assert gap(unwatched(network(5, 2, n_power=8, seed=3), X, 2).means, mu) > 1e-3
 
 
+@pytest.mark.slow
 def test_literal_loop_over_the_matrices():
     net = network(3, 2, n_power=2, eps=1e-6, n_max=64, v_min=0.05)
     X = samples(3, 2, 36, np.random.default_rng(4))
@@ -157,6 +159,7 @@ def test_float32():
         assert error > 1e-8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_twins(mistake):
     net = network(5, 2, n_power=8)

@@ -45,6 +45,7 @@ def test_json(demo, tmp_path):
     assert f"{result['gap']:.2e}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -125,6 +126,7 @@ def errors_by_stage(net, X, K):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "stage"),
     [

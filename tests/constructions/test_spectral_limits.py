@@ -74,6 +74,7 @@ def test_a3_a_weight_below_pi_min():
     refused(r"A3 is violated.* 1.3.*(a smaller pi_min|or pi_min is too large)", y_max=1.2)
 
 
+@pytest.mark.slow
 def test_a4_two_components_that_score_alike():
     """Means 2 e_1 and 2 e_2 with weights that differ by little, and no polishing that would decide."""
     data, _ = exact_samples([500, 499], [[3.0, 0.0], [0.0, 3.0]])

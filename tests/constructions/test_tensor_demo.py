@@ -41,6 +41,7 @@ def test_json(demo, tmp_path):
     assert f"{result['steps'][-1]['difference']:.2e}" in out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant", ["theorem", "attention_only", "one_layer", "shifted_heads", "three_heads", "normalised"]
 )

@@ -52,6 +52,7 @@ def dyadic_problem(rng, d):
 # ---- Theorem D.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ANY_SIZE)
 def test_floats_are_within_the_conditioning_of_the_iteration(variant):
     """200 problems, one weight set: relative error at most 16 d 2^L u kappa."""
@@ -201,6 +202,7 @@ def test_float32_differs_by_rounding_only():
 # ---- the bounded variants
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", BOUNDED)
 def test_variants_step_within_their_bound(variant):
     """Float error grows with the bound, u B: small bounds are better."""
@@ -262,6 +264,7 @@ def mixture_tensor(rng, K, pi_min):
     return np.einsum("k,ik,jk,mk->ijm", pi**-0.5, q, q, q)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("delta", "pi_min"), [(1e-2, 0.02), (1e-3, 0.1), (1e-5, 0.05)])
 def test_normalised_iteration_has_the_exact_direction_and_norm_within_delta(delta, pi_min):
     rng = np.random.default_rng(8)

@@ -87,6 +87,7 @@ def errors_by_size(sizes, tasks, seed, variance=1.0):
     return np.median(table, axis=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", [1.0, "estimate"])
 def test_sample_error_falls_as_the_root_of_the_size(variance):
     sizes = [2000, 4000, 8000, 16_000, 30_000]
