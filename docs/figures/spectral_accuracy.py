@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from constructions import SpectralTransformer
-from constructions.plot_parts import BLACK, BLUE, GREY, ORANGE
+from constructions.plot_parts import BLACK, BLUE, GREY, ORANGE, legend_below
 from gmm import GaussianMixture, spectral_from_data
 
 SEED = 0
@@ -98,7 +98,7 @@ def draw(rows: dict[str, Any]) -> Figure:
     for axes in (left, right):
         axes.set_ylabel("largest difference from Algorithms A.2, A.3")
         axes.grid(True, color=GREY, alpha=0.3)
-        axes.legend()
+        legend_below(axes)
     return figure
 
 

@@ -1,0 +1,55 @@
+"""The numbers drawn in the docs are those that their scripts give: part of each is computed anew."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parent.parent / "docs" / "figures"
+
+
+def figure(name):
+    """The script, as a module, and the numbers committed beside its picture."""
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module, json.loads((FOLDER / f"{name}.json").read_text())
+
+
+@pytest.mark.slow
+def test_accuracy_of_the_spectral_construction():
+    module, committed = figure("spectral_accuracy")
+    again = module.compute(committed["problems"], eps=(1e-4,), teeth=(12,))
+    for part, key in (("newton_schulz", "eps"), ("float32", "eps"), ("teeth", "teeth")):
+        (got,) = again[part]
+        want = next(row for row in committed[part] if row[key] == got[key])
+        assert got.keys() == want.keys()
+        assert all(np.isclose(got[name], want[name], rtol=0.02) for name in got)
+
+
+@pytest.mark.slow
+def test_accuracy_of_the_diagonal_construction():
+    module, committed = figure("diagonal_accuracy")
+    (got,) = module.compute(committed["tasks"], eps=(1e-2,))["rows"]
+    want = next(row for row in committed["rows"] if row["eps"] == 1e-2)
+    for name in ("median", "largest"):
+        assert np.allclose(got[name], want[name], rtol=0.02)
+
+
+@pytest.mark.parametrize("name", ["spectral_accuracy", "diagonal_accuracy"])
+def test_pictures_are_drawn_from_the_committed_numbers(name):
+    module, committed = figure(name)
+    picture = module.draw(committed)
+    for axes in picture.axes:
+        assert axes.get_xlabel()
+        assert axes.get_ylabel()
+        assert axes.get_legend() is not None
+
+
+@pytest.mark.parametrize("page", sorted(FOLDER.parent.glob("*.md")), ids=lambda page: page.name)
+def test_pages_show_pictures_that_exist(page):
+    shown = [part.split(")")[0] for part in page.read_text().split("](")[1:] if ".png" in part.split(")")[0]]
+    assert shown
+    assert all((page.parent / path).is_file() for path in shown)
