@@ -18,7 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from constructions.residual import Layout
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.trace import Trace
 from constructions.transformer import Mode, State, Transformer, pool
 from constructions.weights import Array, Layer, Pooling, Sizes

@@ -36,7 +36,7 @@ from constructions.limits import (
 from constructions.mixture import Left, MixtureTransformer
 from constructions.piecewise import MAX_PIECES, PiecewiseLinear, log_approximation, log_pieces
 from constructions.residual import Layout
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.transformer import Transformer
 from constructions.weights import Array, Pooling, Sizes
 

@@ -36,7 +36,7 @@ from constructions.piecewise import (
     square_pieces,
 )
 from constructions.residual import Layout
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.transformer import Transformer
 from constructions.weights import Array, Pooling, Sizes
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 from numpy.typing import ArrayLike
 
 from constructions.construction import LARGEST, Construction, Estimate, Run, as_array
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.transformer import Mode
 from constructions.weights import Array
 

@@ -18,7 +18,7 @@ from constructions.spectral_bounds import SpectralBounds
 from constructions.spectral_layers import SpectralLayers, Step, spectral_layout
 from constructions.spectral_read import Reader
 from constructions.spectral_watch import Watch
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.trace import Trace
 from constructions.transformer import Mode, State, Transformer
 from constructions.weights import Array, Layer, Pooling

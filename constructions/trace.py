@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from constructions.residual import Layout
-from constructions.structured import Tokens
+from constructions.tokens import Tokens
 from constructions.transformer import Stage, State
 from constructions.weights import Array
 

@@ -58,15 +58,13 @@ def test_the_arrow_check_sees_an_import(tmp_path):
     assert imports(tmp_path / "x.py") == {"sklearn.mixture", "gmm.em"}
 
 
-def test_the_structured_evaluation_knows_only_the_transformer():
-    own = {name for name in imports(ROOT / "constructions/structured.py") if name.startswith("constructions")}
-    assert own == {"constructions.transformer"}
+RUNNER = {"transformer", "weights", "tokens", "structured", "structured_heads", "structured_mlp"}
 
 
 def test_the_runner_knows_no_construction():
-    for module in ("transformer", "structured", "weights"):
+    for module in RUNNER:
         own = {name for name in imports(ROOT / f"constructions/{module}.py") if name.startswith("constr")}
-        assert own <= {"constructions.transformer", "constructions.structured", "constructions.weights"}
+        assert own <= {f"constructions.{name}" for name in RUNNER}, module
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from matplotlib.image import imread
 
 from constructions import save, spectral_demo
 from constructions.report import SpectralReference
-from constructions.transformer import State
 from tests.compare import assert_bound, gap
 from tests.constructions.spectral_cases import broken, network, samples
 
@@ -111,18 +110,13 @@ def test_bad_input_is_one_line(demo, tmp_path, options, message):
 
 
 def errors_by_stage(net, X, K):
+    """The largest error in each stage; of the Newton-Schulz iterations, the last, where they have arrived."""
     reference, found = SpectralReference(net, X, K), {}
-    tokens = net.as_tokens(net.encode(X))
-    for state in net.transformer().states(tokens, "structured"):
-        assert isinstance(state, State)
+    for state in net.transformer().states(net.as_tokens(net.encode(X)), "structured"):
         if state.stage == "mlp":
             for mark in reference.marks(state.layer, state.tokens):
-                if mark.stage not in ("sign", "root", "normalise") or mark.what[0] in "PZ":
-                    found[mark.stage] = (
-                        max(found.get(mark.stage, 0.0), mark.error)
-                        if (mark.stage not in ("root",))
-                        else mark.error
-                    )
+                arrives = mark.stage in ("sign", "root", "normalise")
+                found[mark.stage] = mark.error if arrives else max(found.get(mark.stage, 0.0), mark.error)
     return found
 
 
