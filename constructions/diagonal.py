@@ -93,9 +93,9 @@ class DiagonalEMTransformer(MixtureTransformer):
         set_positive(self, eps=1.0, r_max=math.inf, pi_min=1.0, scale_min=math.inf, scale_max=math.inf)
         for high, factor in (("scale_max", 1), ("r_max", 2)):
             if getattr(self, high) <= factor * self.scale_min:
+                low = "scale_min" if factor == 1 else f"{factor} scale_min"
                 raise ValueError(
-                    f"{high} must exceed {factor * self.scale_min:g} = {factor} scale_min, "
-                    f"got {getattr(self, high):g}"
+                    f"{high} must exceed {low} = {factor * self.scale_min:g}, got {getattr(self, high):g}"
                 )
         set_dtype(self, largest="1 / scale_min^2")
         check_log_range(self.range_log, self.pi_min, self.dtype)
