@@ -59,6 +59,7 @@ import numpy as np
 from constructions.newton_schulz import schedule
 from constructions.residual import Layout, Linear, Units, add, apply, clean, head, layer, sign_pair
 from constructions.spectral_bounds import SpectralBounds
+from constructions.spectral_units import balanced, clipped, magnitude, tooth
 from constructions.weights import Array, Head, Layer
 
 
@@ -190,7 +191,7 @@ class SpectralLayers:
             products += self._product_heads(k, r, scaled)
             if scaled:
                 inverse = apply(s, b.reciprocal, read=f"s{r}", write=f"f{r}")
-                before += [_balance(inverse), clean(s, f"s{r}")]
+                before += [balanced(inverse), clean(s, f"s{r}")]
             else:
                 before.append(add(s, **{f"f{r}": self.one}))
             squares += self._pair(v, s[f"gv{r}"], **{f"vgv{r}": f})
@@ -202,9 +203,9 @@ class SpectralLayers:
                 squares += self._select(r)
             else:
                 squares += self._single(self.one, f, **{f"nf{r}": self.one})
-                before.append(_magnitude(s, f"c{r}", f"u{r}", f"c2{r}", b.c_max))
+                before.append(magnitude(s, f"c{r}", f"u{r}", f"c2{r}", b.c_max))
                 for m, units in enumerate(teeth, start=1):
-                    units.append(_tooth(s, f"u{r}", f"c2{r}", b.c_max**2 / 4**m))
+                    units.append(tooth(s, f"u{r}", f"c2{r}", b.c_max**2 / 4**m))
         layers = [layer("relu", products, *before), layer("relu", squares, *(teeth[0] if teeth else []))]
         return layers + [layer("relu", [], *units) for units in teeth[1:]]
 
@@ -271,7 +272,7 @@ class SpectralLayers:
         """g_b = clip((t_b - t_a) / delta, 0, 1) for the pairs of one round: b is `half` after a."""
         s, half = self.stream, (len(players) + 1) // 2
         return [
-            _clip(s, (s[f"t{a + half}"] - s[f"t{a}"]) / self.bounds.margin, f"g{a + half}")
+            clipped(s, (s[f"t{a + half}"] - s[f"t{a}"]) / self.bounds.margin, f"g{a + half}")
             for a in range(len(players) - half)
         ]
 
@@ -340,37 +341,3 @@ def spectral_layout(bounds: SpectralBounds, K0: int, R: int, d0: int) -> Layout:
         blocks += [(f"{name}{r}", K0) for name in ("a", "b")]
     blocks += [(f"{name}{k}", d0) for k in range(K0) for name in ("V", "bv", "mu")]
     return Layout([*blocks, *((name, K0) for name in ("lam", "lam2", "pi", "pis"))])
-
-
-def _balance(units: Units) -> Units:
-    """The same units with coefficients equally large in W1 and W2: relu(s x) = s relu(x)."""
-    share = np.sqrt(np.linalg.norm(units.W2, axis=0) / np.linalg.norm(units.W1, axis=1))
-    return Units(share[:, None] * units.W1, units.W2 / share)
-
-
-def _clip(stream: Layout, x: Linear, write: str) -> Units:
-    """write += min(max(x, 0), 1)."""
-    (target,) = stream.indices(write)
-    W1 = np.concatenate([x.matrix, x.matrix - stream["one"].matrix])
-    W2 = np.zeros((stream.width, 2))
-    W2[target] = 1.0, -1.0
-    return Units(W1, W2)
-
-
-def _magnitude(stream: Layout, read: str, u: str, square: str, C: float) -> Units:
-    """u += |read| / C and square += C |read|: the first term of C^2 (u - sum_s g_s(u) / 4^s)."""
-    W1 = np.concatenate([stream[read].matrix, -stream[read].matrix]) / C
-    W2 = np.zeros((stream.width, 2))
-    W2[stream.indices(u)[0]] = 1.0
-    W2[stream.indices(square)[0]] = C * C
-    return Units(W1, W2)
-
-
-def _tooth(stream: Layout, u: str, square: str, factor: float) -> Units:
-    """u <- g(u) = 2 relu(u) - 4 relu(u - 1/2) and square -= factor g(u)."""
-    tent = stream[u].matrix
-    W1 = np.concatenate([tent, tent - stream["one"].matrix / 2])
-    W2 = np.zeros((stream.width, 2))
-    W2[stream.indices(u)[0]] = 2.0 - 1.0, -4.0  # u >= 0, so -u is -relu(u)
-    W2[stream.indices(square)[0]] = -2 * factor, 4 * factor
-    return Units(W1, W2)
