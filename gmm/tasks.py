@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -54,9 +55,14 @@ class TaskDistribution:
             )
         if self.max_samples < 1:
             raise ValueError(f"max_samples must be at least 1, got {self.max_samples}")
-        if not 0 < self.weight_range[0] <= self.weight_range[1]:
+        counts = (self.dim, *self.n_components, self.max_samples)
+        if any(n % 1 != 0 for n in counts):
+            raise ValueError(f"dim, n_components and max_samples must be whole numbers, got {counts}")
+        if not 0 < self.weight_range[0] <= self.weight_range[1] < math.inf:
             raise ValueError(f"weight_range must be positive and ordered, got {self.weight_range}")
-        if self.mean_range <= 0 or self.mean_perturbation < 0:
+        if not -1 <= self.max_cosine <= 1:
+            raise ValueError(f"max_cosine must be between -1 and 1, got {self.max_cosine}")
+        if not (0 < self.mean_range < math.inf and 0 <= self.mean_perturbation < math.inf):
             raise ValueError(
                 "mean_range must be positive and mean_perturbation non-negative, got "
                 f"{self.mean_range} and {self.mean_perturbation}"

@@ -71,6 +71,10 @@ def test_the_seed_decides_everything():
     [
         ({"dim": 0}, "dim and every n_components must be at least 1, got 0"),
         ({"dim": 2, "n_components": ()}, "dim and every n_components must be at least 1"),
+        ({"dim": 2, "n_components": (2.5,)}, "must be whole numbers, got"),
+        ({"dim": 2, "max_samples": float("nan")}, "must be whole numbers, got"),
+        ({"dim": 2, "mean_range": float("nan")}, "mean_range must be positive"),
+        ({"dim": 2, "max_cosine": float("nan")}, "max_cosine must be between -1 and 1, got nan"),
         ({"dim": 2, "max_samples": 0}, "max_samples must be at least 1, got 0"),
         ({"dim": 1}, "in dimension 1 more than two means cannot have pairwise cosines at most 0.8"),
         ({"dim": 2, "weight_range": (0.8, 0.2)}, "weight_range must be positive and ordered"),
