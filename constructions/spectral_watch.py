@@ -112,7 +112,7 @@ class Watch:
                     f"A4 is violated in component {k}: restarts {best} and {r} differ by "
                     f"{t[best] - t[r]:.2g} < margin = {self.limits.margin:g} in T(v, v, v), so their "
                     "mixture is iterated on; a smaller margin, or other starts, would separate them",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
 
     def _eigenvalue(self, tokens: Any, k: int) -> None:
