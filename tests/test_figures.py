@@ -46,10 +46,3 @@ def test_pictures_are_drawn_from_the_committed_numbers(name):
         assert axes.get_xlabel()
         assert axes.get_ylabel()
         assert axes.get_legend() is not None
-
-
-@pytest.mark.parametrize("page", sorted(FOLDER.parent.glob("*.md")), ids=lambda page: page.name)
-def test_pages_show_pictures_that_exist(page):
-    shown = [part.split(")")[0] for part in page.read_text().split("](")[1:] if ".png" in part.split(")")[0]]
-    assert shown
-    assert all((page.parent / path).is_file() for path in shown)

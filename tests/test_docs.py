@@ -1,0 +1,39 @@
+"""The pages of the docs: their code runs and prints what they say, their pictures, links and paths exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+CODE = re.compile(r"```python\n(.*?)```(?:\n\n```\n(.*?)```)?", flags=re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if CODE.search(page.read_text())], ids=lambda p: p.name
+)
+def test_code_runs_and_prints_what_it_says(page, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for code, output in CODE.findall(page.read_text()):
+        exec(compile(code, page.name, "exec"), names)
+        assert capsys.readouterr().out == output
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_pictures_and_paths_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        assert target.startswith("https://") or (page.parent / target.split("#")[0]).exists(), target
+    for name in re.findall(r"`((?:gmm|constructions|trainable|tests|docs)/[\w./]+)`", text):
+        assert (ROOT / name).exists(), name
+    for name in re.findall(r"python -m ([\w.]+)", text):
+        place = ROOT / name.replace(".", "/")
+        assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), name
+
+
+def test_every_picture_is_shown():
+    texts = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
+    for picture in (ROOT / "docs/figures").glob("*.png"):
+        assert f"figures/{picture.name}" in texts, picture.name
