@@ -11,7 +11,7 @@ import constructions
 import gmm
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("gmm", "constructions")
+PACKAGES = ("gmm", "constructions", "trainable")
 
 MAY_IMPORT_GMM = {"em_demo", "explore", "report", "spectral_demo", "tensor_demo"}
 """Modules of `constructions` in which a construction meets the classical answers."""
@@ -24,6 +24,10 @@ ALLOWED = {
     "constructions": {
         *("constructions", "matplotlib", "numpy", "safetensors", "scipy"),
         *("threadpoolctl", "torch", "tqdm", "tyro"),
+    },
+    "trainable": {
+        *("constructions", "gmm", "numpy", "safetensors", "sklearn", "torch"),
+        *("tqdm", "trainable", "tyro"),
     },
 }
 

@@ -1,0 +1,117 @@
+"""What a network is and how it is trained: frozen values with named presets.
+
+| preset          | network                                       | training                            |
+|-----------------|-----------------------------------------------|-------------------------------------|
+| `paper-dD`      | 12 layers of width 128, causal, with positions | the paper's: sorted labels, AdamW,  |
+|                 |                                               | 64 tasks a step, 10^6 steps         |
+| `tgmm-dD`       | 12 layers of width 128                        | matched loss, a loss for each layer |
+|                 |                                               | and each sample, Muon               |
+| `tgmm-small-dD` | 6 layers of width 64                          | the same, an hour on one CPU core   |
+| `tgmm-any`      | 12 layers of width 128, all d up to 32        | the same as `tgmm-dD`               |
+
+D is any dimension; the paper has 2, 8, 32 and 128.  A name may end in `-anisotropic`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, Literal, NamedTuple
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkConfig:
+    """The network of section 2.2.
+
+    dim: largest d; with `any_dim` smaller ones are padded with zeros and told by an embedding.
+    n_components: the K it has readouts for.  scale: inputs are divided by it, means and scales multiplied.
+    """
+
+    dim: int
+    n_components: tuple[int, ...] = (2, 3, 4, 5)
+    n_layers: int = 12
+    width: int = 128
+    n_heads: int = 4
+    causal: bool = False
+    positions: bool = False
+    max_samples: int = 128
+    scale: float = 5.0
+    any_dim: bool = False
+    anisotropic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or self.n_layers < 1 or not self.n_components or min(self.n_components) < 2:
+            raise ValueError(f"need dim >= 1, n_layers >= 1 and every K >= 2, got {self}")
+        if self.width % self.n_heads:
+            raise ValueError(f"width {self.width} must be a multiple of n_heads = {self.n_heads}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How it is trained.
+
+    dims: dimensions of the tasks, one drawn for each step.  batch: tasks a step, the same number of every K.
+    min_samples, max_samples: N is uniform on the multiples of 8 between them, one for each step.
+    labels: `matched` takes the best permutation of the components, `sorted` orders them by weight.
+    deep, dense: weights of the loss after every layer, and of each sample's prediction of its own mean.
+    """
+
+    dims: tuple[int, ...]
+    steps: int
+    batch: int = 64
+    min_samples: int = 64
+    max_samples: int = 128
+    labels: Literal["matched", "sorted"] = "matched"
+    deep: float = 1.0
+    dense: float = 1.0
+    optimizer: Literal["muon", "adamw"] = "muon"
+    lr_matrices: float = 2e-3
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    warmup: int = 200
+    decay_to_zero: bool = True
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ValueError(f"need steps >= 1 and batch >= 1, got {self.steps} and {self.batch}")
+        if not 8 <= self.min_samples <= self.max_samples or self.min_samples % 8 or self.max_samples % 8:
+            raise ValueError(
+                "min_samples and max_samples must be multiples of 8, at least 8 and in order, got "
+                f"{self.min_samples} and {self.max_samples}"
+            )
+
+
+class Preset(NamedTuple):
+    """A network and its training."""
+
+    network: NetworkConfig
+    training: TrainConfig
+
+
+_NAME = re.compile(r"(paper|tgmm|tgmm-small)-(any|d(\d+))(-anisotropic)?")
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name; ValueError with the names there are for another."""
+    match = _NAME.fullmatch(name)
+    if match is None or match[3] == "0" or (match[2] == "any" and match[1] == "paper"):
+        raise ValueError(
+            f"no preset {name!r}; there are paper-dD, tgmm-dD, tgmm-small-dD (D a dimension), tgmm-any and "
+            "tgmm-small-any, and each with -anisotropic"
+        )
+    kind, any_dim, anisotropic = match[1], match[2] == "any", match[4] is not None
+    dim = 32 if any_dim else int(match[3])
+    network: dict[str, Any] = {"any_dim": any_dim, "anisotropic": anisotropic}
+    if kind == "paper":
+        network |= {"causal": True, "positions": True, "scale": 1.0}
+        plain: dict[str, Any] = {
+            **{"labels": "sorted", "deep": 0.0, "dense": 0.0, "optimizer": "adamw", "lr": 1e-4},
+            **{"warmup": 0, "decay_to_zero": False, "clip": 1e9},
+        }
+        return Preset(NetworkConfig(dim, **network), TrainConfig((dim,), 1_000_000, **plain))
+    dims = tuple(range(2, dim + 1)) if any_dim else (dim,)
+    if kind == "tgmm-small":
+        network |= {"n_layers": 6, "width": 64}
+        return Preset(NetworkConfig(dim, **network), TrainConfig(dims, 10_000, lr_matrices=5e-3, lr=3e-3))
+    return Preset(NetworkConfig(dim, **network), TrainConfig(dims, 300_000, batch=256, warmup=1000))
