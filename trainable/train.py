@@ -110,8 +110,9 @@ class Trainer:
             self.objective.compile()
         if distributed.is_initialized():
             self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
-            # the last layer's loss reaches every parameter but, without the dense target, own_mean's
-            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=True)
+            # Without the dense target the loss does not reach own_mean, in dimension 1 not every readout.
+            unused = not self.config.dense or 1 in self.config.dims
+            self.objective = DistributedDataParallel(self.objective, find_unused_parameters=unused)
 
     def advance(self) -> torch.Tensor:
         """One step; the loss, still on the device."""
@@ -155,6 +156,16 @@ def chosen_preset(options: Options) -> Preset:
     return found._replace(training=dataclasses.replace(found.training, **given))
 
 
+def chosen_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is; ValueError for one that there is not."""
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
+    return device
+
+
 @contextlib.contextmanager
 def processes() -> Iterator[int]:
     """Join the group of processes that torchrun started, if it did; yields this one's rank."""
@@ -172,7 +183,7 @@ def run(options: Options) -> None:
     """The command."""
     check_outputs(None, options.common.json)
     chosen = chosen_preset(options)
-    device = torch.device(options.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = chosen_device(options.device)
     if device.type == "cpu":
         torch.set_num_threads(options.threads)
     state = options.out / "state.safetensors"
