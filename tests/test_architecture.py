@@ -16,7 +16,10 @@ PACKAGES = ("gmm", "constructions", "trainable")
 MAY_IMPORT_GMM = {"em_demo", "explore", "report", "spectral_demo", "tensor_demo"}
 """Modules of `constructions` in which a construction meets the classical answers."""
 
-OPTIONAL = {"constructions/export.py": {"transformer_lens"}}
+OPTIONAL = {
+    "constructions/export.py": {"transformer_lens"},
+    "trainable/bench.py": {"transformers"},
+}
 """Modules that import the library of an extra, when they are called."""
 
 ALLOWED = {

@@ -24,7 +24,9 @@ class NetworkConfig:
     """The network of section 2.2.
 
     dim: largest d; with `any_dim` smaller ones are padded with zeros and told by an embedding.
-    n_components: the K it has readouts for.  scale: inputs are divided by it, means and scales multiplied.
+    n_components: the K it has readouts for.  scale: inputs are divided by it, means multiplied.
+    readout: `pooling` is the paper's; `m-step` turns hidden states into responsibilities and averages the
+    samples with them.
     """
 
     dim: int
@@ -38,10 +40,13 @@ class NetworkConfig:
     scale: float = 5.0
     any_dim: bool = False
     anisotropic: bool = False
+    readout: Literal["pooling", "m-step"] = "pooling"
 
     def __post_init__(self) -> None:
         if self.dim < 1 or self.n_layers < 1 or not self.n_components or min(self.n_components) < 2:
             raise ValueError(f"need dim >= 1, n_layers >= 1 and every K >= 2, got {self}")
+        if self.anisotropic and self.readout != "pooling":
+            raise ValueError("the anisotropic task needs the pooling readout")
         if self.width % self.n_heads:
             raise ValueError(f"width {self.width} must be a multiple of n_heads = {self.n_heads}")
 

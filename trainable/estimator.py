@@ -41,8 +41,8 @@ def pretrained() -> list[str]:
 
 
 @lru_cache(maxsize=4)
-def _network(model: str) -> Network:
-    """The network of a name or a path."""
+def network_of(model: str) -> Network:
+    """The network of a name (`pretrained()`) or a path; ValueError if there is none, or it is damaged."""
     if model in pretrained():
         model = str(files("trainable").joinpath("models", f"{model}.safetensors"))
     elif not Path(model).exists():
@@ -59,7 +59,8 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     are filled up with independent noise, of components with mean 0 there.
 
     Args:
-        n_components: K; one of those that the network has readouts for.
+        n_components: K; one of those that the network has readouts for.  (One component needs no network: it
+            gets the data's mean.)
         model: Name of a network of the package (`trainable.pretrained()`), or a file's path.
         refine: EM iterations appended to the network, as the layers of `constructions.EMTransformer`.
         scale: Noise level of the data (a number), or "auto": its maximum-likelihood estimate
@@ -74,6 +75,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         means_: (K, d), in the data's units.
         scale_: The noise level.
         center_: (d,), what was subtracted.
+        labels_: The most likely component of each sample (n,).
         n_components_: K.
         n_features_in_: d.
         n_iter_: EM iterations done.
@@ -106,7 +108,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
         ValueError for a name that there is none of, or a damaged file.
         """
-        _network(os.fspath(model))
+        network_of(os.fspath(model))
         return cls(model=model, refine=refine, **options)
 
     # ---- fitting
@@ -118,7 +120,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         trained for.
         """
         data = self._data(X, reset=True)
-        network = _network(os.fspath(self.model))
+        network = network_of(os.fspath(self.model))
         K = self._check(data, network, self.n_components if n_components is None else n_components)
         chance = check_random_state(self.random_state)
         rng = np.random.default_rng(chance.randint(2**31, size=4))
@@ -133,6 +135,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         self.center_ = center * scale
         self.weights_ = found.weights
         self.means_ = found.means * scale + self.center_
+        self.labels_ = self.predict(data)
         return self
 
     def _data(self, X: ArrayLike, *, reset: bool) -> Array:
@@ -142,7 +145,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     def _check(self, data: Array, network: Network, K: Any) -> int:
         n, d = data.shape
         kinds = network.config.n_components
-        if not isinstance(K, Integral) or K not in kinds:
+        if not isinstance(K, Integral) or (K != 1 and K not in kinds):
             raise ValueError(f"n_components={K!r}: this network was trained for {', '.join(map(str, kinds))}")
         if d > network.config.dim:
             raise ValueError(
@@ -238,6 +241,8 @@ def raw_estimate(network: Network, X: Array, K: int, rng: np.random.Generator) -
     """What the network makes of samples X (n, d) in its own units: noise of variance 1."""
     n, d = X.shape
     config = network.config
+    if K == 1:
+        return GaussianMixture(np.ones(1), X.mean(axis=0, keepdims=True))
     if n > config.max_samples:
         X = X[rng.choice(n, config.max_samples, replace=False)]
     if not config.any_dim:

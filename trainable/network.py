@@ -47,9 +47,9 @@ class Readout(nn.Module):
         self.V = nn.Linear(config.width, rows, bias=False)
         self.Q = nn.Parameter(torch.randn(rows, n_components))
 
-    def forward(self, H: Tensor, d: int) -> Estimates:
-        """For hidden states (b, N, D) of tasks in dimension d."""
-        K, dim = self.n_components, self.dim
+    def forward(self, H: Tensor, X: Tensor) -> Estimates:
+        """For hidden states (b, N, D) of samples X (b, N, d)."""
+        K, dim, d = self.n_components, self.dim, X.shape[2]
         pattern = torch.softmax(self.K(H) @ self.Q * self.K.weight.shape[0] ** -0.5, dim=1)
         O = (self.V(H).mT @ pattern).float()
         log_weights = torch.log_softmax(O[:, :K].mean(dim=1), dim=1)
@@ -58,6 +58,21 @@ class Readout(nn.Module):
         if O.shape[1] > K + dim:
             scales = nn.functional.softplus(O[:, K + dim : K + dim + d].mT)
         return Estimates(log_weights.exp(), log_weights, means, scales)
+
+
+class MStepReadout(nn.Module):
+    """Hidden states to responsibilities, and from these the weights and means of the M-step."""
+
+    def __init__(self, config: NetworkConfig, n_components: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(config.width, n_components)
+
+    def forward(self, H: Tensor, X: Tensor) -> Estimates:
+        """For hidden states (b, N, D) of samples X (b, N, d)."""
+        w = torch.softmax(self.logits(H).float(), dim=2)
+        weights = w.mean(dim=1)
+        means = w.mT @ X.float() / w.sum(dim=1).clamp(min=1e-9)[:, :, None]
+        return Estimates(weights, weights.clamp(min=1e-9).log(), means, None)
 
 
 class Block(nn.Module):
@@ -96,7 +111,8 @@ class Network(nn.Module):
         self.readin = nn.Linear(config.dim + D, D)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(D)
-        self.readouts = nn.ModuleList(Readout(config, K) for K in config.n_components)
+        kind = Readout if config.readout == "pooling" else MStepReadout
+        self.readouts = nn.ModuleList(kind(config, K) for K in config.n_components)
         self.own_mean = nn.Linear(D, config.dim)
         self.apply(_initialise)
         for block in self.blocks:
@@ -122,19 +138,19 @@ class Network(nn.Module):
             H = block(H)
             yield self.norm(H)
 
-    def read(self, H: Tensor, groups: Groups, d: int) -> list[Estimates]:
-        """What the readouts make of normalised hidden states, group by group."""
+    def read(self, H: Tensor, X: Tensor, groups: Groups) -> list[Estimates]:
+        """What the readouts make of normalised hidden states of the samples X, group by group."""
         found, first = [], 0
         for K, count in groups:
-            readout = self.readouts[self.config.n_components.index(K)]
-            found.append(readout(H[first : first + count], d))
+            rows = slice(first, first + count)
+            found.append(self.readouts[self.config.n_components.index(K)](H[rows], X[rows]))
             first += count
         return found
 
     def forward(self, X: Tensor, groups: Groups) -> list[Estimates]:
         """Estimates for samples X (B, N, d): consecutive tasks in `groups` of (K, number of tasks)."""
         *_, last = self.states(X, groups)
-        return self.read(last, groups, X.shape[2])
+        return self.read(last, X, groups)
 
 
 def _initialise(module: nn.Module) -> None:

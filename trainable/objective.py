@@ -30,7 +30,7 @@ class Objective(nn.Module):
         d = X.shape[2]
 
         def readout_loss(H: Tensor) -> Tensor:
-            found = network.read(H, groups, d)
+            found = network.read(H, X, groups)
             losses = [estimate_loss(f, g, config.labels) for f, g in zip(found, batch, strict=True)]
             return torch.stack(losses).mean()
 

@@ -69,6 +69,8 @@ class Options:  # noqa: D101
     """Threads on a CPU."""
     compile: bool = False
     """Compile the network first (pays on a GPU)."""
+    tensorboard: bool = False
+    """Also log for TensorBoard, into the folder (extra track)."""
     common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=Common)
 
 
@@ -210,6 +212,16 @@ def _plain(config: Any) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def _board(options: Options) -> Any:
+    if not options.tensorboard:
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ValueError('--tensorboard needs the extra: pip install -e ".[track]"') from None
+    return SummaryWriter(str(options.out))
+
+
 def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first: bool) -> dict[str, Any]:
     about = {
         "preset": options.preset,
@@ -217,7 +229,7 @@ def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first
         "seed": trainer.seed,
         "version": package_version(),
     }
-    batch = held_out(trainer, options.test_tasks)
+    batch, board = held_out(trainer, options.test_tasks), _board(options) if first else None
     floor = {str(g.weights.shape[1]): float(oracle_errors(g).mean()) for g in batch}
     steps, began, saved, at = trainer.config.steps, time.monotonic(), time.monotonic(), trainer.step
     line: dict[str, Any] = {}
@@ -240,11 +252,16 @@ def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first
                         "steps_per_second": round((trainer.step - at) / seconds, 2)}  # fmt: skip
                 with (options.out / "log.jsonl").open("a") as log:
                     log.write(json.dumps(line) + "\n")
+                if board is not None:
+                    board.add_scalar("loss", float(loss), trainer.step)
+                    board.add_scalars("l2-error", l2, trainer.step)
                 ratio = sum(l2.values()) / sum(floor.values())
                 bar.set_postfix(loss=f"{float(loss):.3f}", error=f"{ratio:.2f}x floor")
             if first and time.monotonic() - saved > options.save_every:
                 keep()
                 saved = time.monotonic()
+    if board is not None:
+        board.close()
     if first:
         keep()
         if trainer.step == steps:

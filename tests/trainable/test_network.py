@@ -37,9 +37,24 @@ def test_shapes_and_simplex():
         assert (one.scales > 0).all()
 
 
-def test_estimates_do_not_depend_on_the_order_of_samples():
+@pytest.mark.parametrize("readout", ["pooling", "m-step"])
+def test_estimates_do_not_depend_on_the_order_of_samples(readout):
     X, order = data(), torch.randperm(20, generator=torch.Generator().manual_seed(1))
-    assert (flat(network(), X) - flat(network(), X[:, order])).abs().max() < 5e-6
+    net = network(readout=readout)
+    assert (flat(net, X) - flat(net, X[:, order])).abs().max() < 5e-6
+
+
+def test_the_m_step_readout_averages_samples():
+    """Its means are averages of the samples with responsibilities that add up to the weights."""
+    net, X = network(readout="m-step"), data()
+    *_, H = net.states(X, GROUPS)
+    w = torch.softmax(net.readouts[0].logits(H[:3]), dim=2)
+    (first, *_) = net(X, GROUPS)
+    for b in range(3):
+        for k in range(2):
+            assert torch.allclose(first.weights[b, k], w[b, :, k].sum() / 20)
+            mean = sum(w[b, i, k] * X[b, i] for i in range(20)) / w[b, :, k].sum()
+            assert torch.allclose(first.means[b, k], mean, atol=1e-5)
 
 
 @pytest.mark.parametrize("twin", [{"causal": True}, {"positions": True}])
@@ -111,3 +126,5 @@ def test_impossible_networks_are_refused():
         NetworkConfig(2, width=10, n_heads=4)
     with pytest.raises(ValueError, match="every K >= 2"):
         NetworkConfig(2, n_components=(1, 2))
+    with pytest.raises(ValueError, match="pooling readout"):
+        NetworkConfig(2, anisotropic=True, readout="m-step")

@@ -14,7 +14,7 @@ import torch
 
 from trainable import train
 from trainable.checkpoint import load_network, load_state
-from trainable.config import NetworkConfig, Preset, TrainConfig
+from trainable.config import NetworkConfig, Preset, TrainConfig, preset
 from trainable.optim import rate
 
 ROOT = Path(__file__).parents[2]
@@ -170,6 +170,32 @@ def test_two_processes_are_one(tmp_path):
     half = train.Trainer(train.chosen_preset(options), 0, torch.device("cpu"))
     half.world = 2
     assert apart(first, advance(half, 3).network.state_dict()) > 0.2 * apart(first, untrained)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["paper-d8", "tgmm-d2", "tgmm-d8", "tgmm-d32", "tgmm-d128", "tgmm-any", "tgmm-small-any",
+             "tgmm-d8-anisotropic"]
+)  # fmt: skip
+def test_every_preset_trains(name, tmp_path, capsys):
+    """One step of few tasks: the command of every run that is not shipped."""
+    options = [name, "--steps", "1", "--batch", "4", "--test-tasks", "2", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        train.main(train.PROGRAM, train.Options, train.run, options)
+    assert end.value.code == 0
+    network, about = load_network(tmp_path / "model.safetensors")
+    assert about["preset"] == name
+    assert network.config == preset(name).network
+
+
+def test_tensorboard_is_asked_for(tmp_path):
+    pytest.importorskip("tensorboard")
+    with pytest.raises(SystemExit) as end:
+        train.main(
+            train.PROGRAM, train.Options, train.run, [*ONE_STEP, "--tensorboard", "--out", str(tmp_path)]
+        )
+    assert end.value.code == 0
+    assert list(tmp_path.glob("events.out.*"))
 
 
 def test_the_rate_rises_and_falls():
