@@ -38,7 +38,30 @@ def test_accuracy_of_the_diagonal_construction():
         assert np.allclose(got[name], want[name], rtol=0.02)
 
 
-@pytest.mark.parametrize("name", ["spectral_accuracy", "diagonal_accuracy"])
+@pytest.mark.slow
+def test_errors_apart():
+    """Two of the tasks, computed anew; and what the page says of all of them."""
+    module, committed = figure("errors_apart")
+    rows = {row["N"]: row["tasks"] for row in committed["rows"]}
+    (again,) = module.compute(range(2), (300,))["rows"]
+    for got, want in zip(again["tasks"], rows[300], strict=False):
+        for name in module.STYLES:
+            assert np.allclose(got[name], want[name], rtol=0.02, atol=1e-3)
+
+    def median(name, part, N):
+        return np.median([task[name][part] for task in rows[N]])
+
+    for N in rows:
+        floor = median("maximum", 0, N)
+        for name in ("transformer", "em", "em_best_of_10"):
+            assert 0.9 * floor < median(name, 0, N) < 1.2 * floor
+        assert 1.5 * floor < median("spectral", 0, N) < 3.5 * floor
+        assert median("transformer", 1, N) < 0.2 * floor
+    slope = np.polyfit(np.log(list(rows)), np.log([median("maximum", 0, N) for N in rows]), 1)[0]
+    assert -0.55 < slope < -0.45
+
+
+@pytest.mark.parametrize("name", ["diagonal_accuracy", "errors_apart", "spectral_accuracy"])
 def test_pictures_are_drawn_from_the_committed_numbers(name):
     module, committed = figure(name)
     picture = module.draw(committed)
