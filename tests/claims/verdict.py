@@ -46,8 +46,8 @@ class Row:
 
     @property
     def margin(self) -> float | None:
-        """How many times the measured figure fits into the bound; nothing for a figure of zero."""
-        if self.measured is None or self.bound is None or self.measured == 0:
+        """How many times the measured figure fits into the bound; nothing for one of zero or below."""
+        if self.measured is None or self.bound is None or not self.measured > 0:
             return None
         return self.bound / self.measured
 
