@@ -64,7 +64,7 @@ def test_normalised_network(claim):
 def wrong(network, rng, n_iter=2, count=6):
     """How many tokens differ from exact power iteration, in fractions."""
     off, name = 0, "u" if network.variant == "one_layer" else "v"
-    far = np.full((2, 2, 2), 2.0) * np.array([1.0, -1.0])[:, None, None], np.ones(2)  # goes to (8, -8)
+    far = np.full((2, 2, 2), 2.0) * np.array([1.0, -0.5])[:, None, None], np.ones(2)  # goes to (8, -4)
     for T, v in [far, *(dyadic_problem(rng, int(rng.integers(2, network.d0 + 1))) for _ in range(count - 1))]:
         d = len(v)
         want = fractions(v)
