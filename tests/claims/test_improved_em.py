@@ -206,7 +206,7 @@ def test_errors_are_exponentially_small(claim):
         for C in (2.0, 4.0, 6.0, 8.0):
             truth = separated(2, 2, C)
             X, _ = truth.sample(300, claim.rng)
-            em = EMTransformer(2, 2, eps=1e-2, r_max=16, pi_min=0.05)
+            em = EMTransformer(2, 2, eps=1e-2, r_max=16, pi_min=0.05, log_A=100.0)
             (got,), want = em.run(X, truth, 1), em_step(X, truth)
             f = em.approximations[0]
             h = em.range_log / f.units

@@ -201,8 +201,8 @@ def summarise(counted: list[Site], kept: dict[str, str], n_same: int) -> dict[st
     ]
     share = 1 - len(alive) / max(1, len(counted))
     print(
-        f"{len(counted)} mutants, {len(counted) - len(alive)} killed ({100 * share:.1f}%), {len(alive)} alive, "
-        f"{len(grave)} of them signs, indices and factors of constructions; {n_same} more are equivalent"
+        f"{len(counted)} mutants, {100 * share:.1f}% killed, {len(alive)} alive, {len(grave)} of them signs, "
+        f"indices and factors of constructions; {n_same} more are equivalent"
     )
     by_file = Counter(site.file for site in alive)
     return {
