@@ -1,9 +1,13 @@
 """The pages of the docs: their code runs and prints what they say, their pictures, links and paths exist."""
 
+import importlib.util
+import json
 import re
 from pathlib import Path
 
 import pytest
+
+from tests.claims import registry
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -37,3 +41,22 @@ def test_every_picture_is_shown():
     texts = "".join(page.read_text() for page in [*PAGES, ROOT / "README.md"])
     for picture in (ROOT / "docs/figures").glob("*.png"):
         assert f"figures/{picture.name}" in texts, picture.name
+
+
+def test_the_page_of_claims_is_that_of_the_committed_table():
+    spec = importlib.util.spec_from_file_location("claims_page", ROOT / "docs/claims.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    results = json.loads((ROOT / "docs/claims.json").read_text())
+    assert (ROOT / "docs/claims.md").read_text() == module.page(results)
+    listed = registry.load()
+    rows = results["claims"] + results["improved"]
+    assert [row["id"] for row in rows] == list(listed)
+    for row in rows:
+        claim = listed[row["id"]]
+        assert (row["paper"], row["statement"], row["erratum"]) == (
+            claim.paper,
+            claim.statement,
+            claim.erratum,
+        )
+        assert row["verdict"] != "open"
