@@ -241,6 +241,10 @@ def raw_estimate(network: Network, X: Array, K: int, rng: np.random.Generator) -
     """What the network makes of samples X (n, d) in its own units: noise of variance 1."""
     n, d = X.shape
     config = network.config
+    if config.anisotropic:
+        raise ValueError(
+            "this network is for components with scales of their own; only unit noise is covered"
+        )
     if K == 1:
         return GaussianMixture(np.ones(1), X.mean(axis=0, keepdims=True))
     if n > config.max_samples:

@@ -30,7 +30,7 @@ from constructions.files import package_version
 from trainable.checkpoint import load_state, save_network, save_state
 from trainable.config import Preset, preset
 from trainable.loss import l2_errors, oracle_errors
-from trainable.network import Network
+from trainable.network import Network, extra_parameters
 from trainable.objective import Objective, draw, share
 from trainable.optim import optimizers, set_rates
 from trainable.sampler import Group, sample_group
@@ -212,6 +212,14 @@ def _plain(config: Any) -> Any:
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
+def _print_sizes(network: Network) -> None:
+    """Parameters of the parts (Appendix B)."""
+    extra = extra_parameters(network.config)
+    total = sum(p.numel() for p in network.blocks.parameters())
+    parts = ", ".join(f"{name} {count}" for name, count in extra.items())
+    print(f"parameters: backbone {total}; {parts} ({100 * sum(extra.values()) / total:.1f}% of it)")
+
+
 def _board(options: Options) -> Any:
     if not options.tensorboard:
         return None
@@ -229,6 +237,8 @@ def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first
         "seed": trainer.seed,
         "version": package_version(),
     }
+    if first:
+        _print_sizes(trainer.network)
     batch, board = held_out(trainer, options.test_tasks), _board(options) if first else None
     floor = {str(g.weights.shape[1]): float(oracle_errors(g).mean()) for g in batch}
     steps, began, saved, at = trainer.config.steps, time.monotonic(), time.monotonic(), trainer.step

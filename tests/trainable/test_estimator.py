@@ -12,7 +12,10 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from gmm import GaussianMixture, run_em
 from trainable import TGMM, pretrained
+from trainable.checkpoint import save_network
+from trainable.config import NetworkConfig
 from trainable.estimator import network_of, raw_estimate
+from trainable.network import Network
 from trainable.refine import refined
 
 TRUTH = GaussianMixture([0.3, 0.3, 0.4], [[4.0, 0.0, 1.0], [-3.0, 3.0, 0.0], [0.0, -4.0, -2.0]])
@@ -138,6 +141,13 @@ def test_one_component_is_the_mean(X):
 def test_unknown_models_are_refused_at_once():
     with pytest.raises(ValueError, match="no model"):
         TGMM.from_pretrained("nothing")
+
+
+def test_networks_for_other_tasks_are_refused(tmp_path, X):
+    config = NetworkConfig(8, n_layers=1, width=8, n_heads=2, anisotropic=True)
+    save_network(tmp_path / "scales.safetensors", Network(config), {})
+    with pytest.raises(ValueError, match="only unit noise is covered"):
+        TGMM(3, model=tmp_path / "scales.safetensors", scale=1.0).fit(X)
 
 
 def test_a_clone_fits_the_same(X):
