@@ -38,8 +38,8 @@ those of one, and `--claims-seed N` runs them on other random numbers.
   be checked.
 * **not checkable**: nothing that a computation could decide.
 
-*Largest* is the largest measured figure and *bound* what it has to stay below. Every check is also run
-on broken twins, which it has to reject; what they are stands in the tests and in `claims.json`.
+Behind each check stand the largest measured figure, what it has to stay below, and the number of cases.
+Every check is also run on broken twins, which it has to reject; they are named in `claims.json`.
 
 """
 
@@ -47,20 +47,13 @@ on broken twins, which it has to reject; what they are stands in the tests and i
 def row(claim: dict[str, Any]) -> str:
     """One line of the table."""
     erratum = f" (erratum {claim['erratum']})" if claim["erratum"] else ""
-    figures = ["", ""]
+    how = claim["check"] if claim["cases"] else ""
+    if claim["confidence"]:
+        how += f", {100 * claim['confidence']:g}%"
     if claim["measured"] is not None and claim["bound"] is not None:
-        figures = [f"{claim['measured']:.3g}", f"{claim['bound']:.3g}"]
-    confidence = f", {100 * claim['confidence']:g}%" if claim["confidence"] else ""
-    cells = [
-        str(claim["id"]),
-        claim["paper"],
-        _plain(claim["statement"]),
-        claim["verdict"] + erratum,
-        claim["check"] + confidence,
-        *figures,
-        str(claim["cases"]),
-    ]
-    return "| " + " | ".join(cells) + " |"
+        how += f": {claim['measured']:.3g} ≤ {claim['bound']:.3g}, {claim['cases']} cases"
+    cells = [claim["id"], claim["paper"], _plain(claim["statement"]), claim["verdict"] + erratum, how]
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def _plain(text: str) -> str:

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,16 @@ def test_the_page_of_claims_is_that_of_the_committed_table():
             claim.erratum,
         )
         assert row["verdict"] != "open"
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    for name in ("sphinx", "myst_parser", "furo"):
+        pytest.importorskip(name)
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", str(ROOT / "docs"), str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    pages = {page.stem for page in PAGES}
+    assert {path.stem for path in tmp_path.glob("*.html")} >= pages
+    shown = (tmp_path / "index.html").read_text()
+    assert all(f'href="{name}.html"' in shown for name in pages - {"index"})
