@@ -61,6 +61,22 @@ def test_errors_apart():
     assert -0.55 < slope < -0.45
 
 
+def test_trained_layers():
+    """One task for each K, computed anew; and what the page says of all of them."""
+    module, committed = figure("trained_layers")
+    for K, tasks in module.compute(range(1))["tasks"].items():
+        for name, values in tasks[0].items():
+            assert np.allclose(values, committed["tasks"][K][0][name], rtol=0.02, atol=1e-4), (K, name)
+    for tasks in committed["tasks"].values():
+        layers, appended, oracle = (
+            np.mean([task[name] for task in tasks], axis=0) for name in ("layers", "appended", "oracle")
+        )
+        assert (np.diff(layers) < 0).all()
+        assert layers[-1] < layers[0] / 10
+        assert appended[-1] < layers[-1]
+        assert appended[-1] < 1.1 * oracle[0]
+
+
 @pytest.mark.parametrize("name", ["diagonal_accuracy", "errors_apart", "spectral_accuracy"])
 def test_pictures_are_drawn_from_the_committed_numbers(name):
     module, committed = figure(name)
