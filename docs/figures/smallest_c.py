@@ -2,8 +2,8 @@
 
     python docs/figures/smallest_c.py
 
-writes smallest_c.json and smallest_c.png beside this file (a quarter of an hour on one core); a run that was cut
-short goes on from what smallest_c.json has.
+writes smallest_c.json and smallest_c.png beside this file (a quarter of an hour on one core); a run that
+was cut short goes on from what smallest_c.json has.
 
 For each (d, K) an adversary looks for the worst start at each C: R_min = C sqrt(log(rho K)), the means on the
 boundary of the ball that the theorem allows, the weights in its box.  It knows a few starts, goes on from the
