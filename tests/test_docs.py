@@ -64,6 +64,17 @@ def test_the_page_of_claims_is_that_of_the_committed_table():
         assert row["verdict"] != "open"
 
 
+def test_the_table_of_trained_networks_is_that_of_their_cards():
+    text = (ROOT / "docs/tgmm.md").read_text()
+    for path in (ROOT / "trainable/models").glob("*.json"):
+        for K, row in json.loads(path.read_text())["evaluation"]["as stored"].items():
+            cells = [
+                f"{row[name]['mean']:.4f} ± {row[name]['half_width']:.4f}"
+                for name in ("raw", "refined", "oracle")
+            ]
+            assert f"| `{path.stem}` | {K} | {' | '.join(cells)} |" in text
+
+
 @pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path):
     for name in ("sphinx", "myst_parser", "furo"):

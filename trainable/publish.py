@@ -83,7 +83,7 @@ def run(options: Options) -> None:
         "version": about["version"],
         "log": thinned,
         "evaluation": {
-            "command": f"python -m trainable.evaluate {options.name} --em",
+            "command": f"python -m trainable.evaluate {options.name}" + " --em" * options.em,
             "seed": options.common.seed, "tasks": options.tasks, "samples": asked.n, "refine": asked.refine,
             "as trained, raw": {K: row["raw"].mean for K, row in as_trained.items()},
             "as stored": {K: {name: s._asdict() for name, s in row.items()} for K, row in as_stored.items()},

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from constructions import EMTransformer
 from gmm import GaussianMixture
 
-EPS, PI_MIN = 1e-4, 1e-3
+EPS, PI_MIN = 1e-3, 1e-3
 
 
 @lru_cache(maxsize=16)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from constructions import EMTransformer
@@ -92,6 +93,7 @@ def draw(results: dict[str, Any]) -> Figure:
         floor = np.mean([task["oracle"][0] for task in tasks])
         axes.axhline(floor, color=BLACK, linestyle="--", linewidth=1, label="labels known")
         axes.set(xlabel="layer of the network, or EM iteration", title=f"K = {K}")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, color=GREY, alpha=0.3)
     np.atleast_1d(every)[0].set_ylabel("mean l2-error")
     handles, labels = axes.get_legend_handles_labels()
