@@ -42,11 +42,11 @@ def test_every_network_has_its_card(name):
 
 @pytest.mark.parametrize("name", pretrained())
 def test_half_precision_loses_nothing_measurable(name):
-    """The raw errors of the stored network are those of the trained one, up to a tenth of the interval."""
+    """The raw errors of the stored network are those of the trained one, up to a quarter of half the interval."""
     found = card(name)["evaluation"]
     for K, mean in found["as trained, raw"].items():
         raw = found["as stored"][K]["raw"]
-        assert abs(raw["mean"] - mean) < 0.1 * raw["half_width"]
+        assert abs(raw["mean"] - mean) < 0.25 * raw["half_width"]
 
 
 @pytest.mark.parametrize("K", ["2", "3", "4", "5"])
