@@ -42,7 +42,7 @@ def test_every_network_has_its_card(name):
 
 @pytest.mark.parametrize("name", pretrained())
 def test_half_precision_loses_nothing_measurable(name):
-    """The raw errors of the stored network are those of the trained one, up to a quarter of half the interval."""
+    """Raw errors of the stored network are those of the trained one, up to a quarter of the half-width."""
     found = card(name)["evaluation"]
     for K, mean in found["as trained, raw"].items():
         raw = found["as stored"][K]["raw"]
