@@ -19,13 +19,19 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import AdamW, Muon, Optimizer
 
 from constructions.files import write_files
 from trainable.config import NetworkConfig
 from trainable.network import Network
 
 FORMAT = 1
+
+_MOMENTS: dict[type[Optimizer], frozenset[str]] = {
+    AdamW: frozenset({"step", "exp_avg", "exp_avg_sq"}),
+    Muon: frozenset({"momentum_buffer"}),
+}
+"""What an optimiser keeps for each parameter."""
 
 
 def save_network(path: str | os.PathLike[str], network: Network, about: Mapping[str, Any]) -> None:
@@ -40,7 +46,13 @@ def load_network(path: str | os.PathLike[str]) -> tuple[Network, dict[str, Any]]
     its tensors do not fit its configuration.
     """
     tensors, config, about = _read(Path(path))
-    network = Network(config)
+    if config.n_layers + len(config.n_components) > len(tensors):
+        raise ValueError(f"{path} does not fit its configuration: it has only {len(tensors)} tensors")
+    try:
+        with torch.device("meta"):  # no memory is taken before the shapes are known to be those of the file
+            network = Network(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise ValueError(f"{path} does not hold a usable TGMM: {str(error).splitlines()[0]}") from None
     _fill(network, tensors, Path(path))
     return network, about
 
@@ -55,19 +67,45 @@ def save_state(path: Path, network: Network, every: list[Optimizer], about: Mapp
 
 
 def load_state(path: Path, network: Network, every: list[Optimizer]) -> dict[str, Any]:
-    """Put a training state into a network and its optimisers; returns what was kept about it."""
+    """Put a training state into a network and its optimisers; returns what was kept about it.
+
+    FileNotFoundError; ValueError for what `load_network` refuses, a state of another network, or one that
+    does not fit the optimisers.
+    """
     tensors, config, about = _read(path)
     if config != network.config:
         raise ValueError(f"{path} is of another network: {config}, not {network.config}")
-    _fill(network, {n: t for n, t in tensors.items() if not n.startswith("optimizer.")}, path)
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in every]
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            _, o, p, part = name.split(".")
-            states[int(o)].setdefault(int(p), {})[part] = value
+    if type(about.get("step")) is not int:
+        raise ValueError(f"{path} holds a network but no training state to go on from")
+    kept = {name: value for name, value in tensors.items() if name.startswith("optimizer.")}
+    states = _moments(kept, every, path)
+    _fill(network, {name: value for name, value in tensors.items() if name not in kept}, path)
     for optimizer, state in zip(every, states, strict=True):
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
     return about
+
+
+def _moments(
+    tensors: Mapping[str, Tensor], every: list[Optimizer], path: Path
+) -> list[dict[int, dict[str, Tensor]]]:
+    """The optimisers' tensors by optimiser, parameter and name, all of them known and of the right shape."""
+    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in every]
+    shapes = {}
+    for o, optimizer in enumerate(every):
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        for p, parameter in enumerate(parameters):
+            for part in _MOMENTS[type(optimizer)]:
+                shape = torch.Size() if part == "step" else parameter.shape
+                shapes[f"optimizer.{o}.{p}.{part}"] = (o, p, part, shape)
+    for name, value in tensors.items():
+        if name not in shapes or value.shape != shapes[name][3] or not torch.isfinite(value).all():
+            raise ValueError(f"{path} does not fit its optimisers: {name} of shape {tuple(value.shape)}")
+        o, p, part, _ = shapes[name]
+        states[o].setdefault(p, {})[part] = value
+    for optimizer, state in zip(every, states, strict=True):
+        if any(found.keys() != _MOMENTS[type(optimizer)] for found in state.values()):
+            raise ValueError(f"{path} does not fit its optimisers: a parameter's state is incomplete")
+    return states
 
 
 def _parameters(network: Network) -> dict[str, Tensor]:
@@ -87,13 +125,17 @@ def _fill(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
             )
         if not torch.isfinite(value).all():
             raise ValueError(f"{path}: {name} holds values that are not finite")
-    network.load_state_dict({name: value.float() for name, value in tensors.items()})
+    loaded = {name: value.float() for name, value in tensors.items()}
+    network.load_state_dict(loaded, assign=network.readin.weight.is_meta)
 
 
 def _write(
     path: Path, tensors: Mapping[str, Tensor], config: NetworkConfig, about: Mapping[str, Any]
 ) -> None:
     plain = {name: value.cpu().contiguous() for name, value in tensors.items()}
+    odd = [name for name, value in plain.items() if not torch.isfinite(value).all()]
+    if odd:
+        raise ValueError(f"{path} is not written: {odd[0]} holds values that are not finite")
     text = json.dumps(
         {"format": FORMAT, "network": dataclasses.asdict(config), "about": about}, sort_keys=True
     )
@@ -119,7 +161,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], NetworkConfig, dict[str, Any]]
             raise ValueError(f"format {kept['format']!r}, this version reads {FORMAT}")
         network = kept["network"]
         config = NetworkConfig(**network | {"n_components": tuple(network["n_components"])})
-        return tensors, config, kept["about"]
+        return tensors, config, dict(kept["about"])
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} does not hold a usable TGMM: {error}") from None
 

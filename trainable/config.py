@@ -15,6 +15,7 @@ D is any dimension; the paper has 2, 8, 32 and 128.  A name may end in `-anisotr
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Any, Literal, NamedTuple
 
@@ -43,8 +44,21 @@ class NetworkConfig:
     readout: Literal["pooling", "m-step"] = "pooling"
 
     def __post_init__(self) -> None:
-        if self.dim < 1 or self.n_layers < 1 or not self.n_components or min(self.n_components) < 2:
-            raise ValueError(f"need dim >= 1, n_layers >= 1 and every K >= 2, got {self}")
+        # Configurations come out of files too: types are checked as well as values.
+        for name in ("dim", "n_layers", "width", "n_heads", "max_samples"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        kinds = self.n_components
+        if not kinds or any(type(K) is not int or K < 2 for K in kinds) or len(set(kinds)) < len(kinds):
+            raise ValueError(f"n_components must be different whole numbers, every K >= 2, got {kinds!r}")
+        for name in ("causal", "positions", "any_dim", "anisotropic"):
+            if type(getattr(self, name)) is not bool:
+                raise ValueError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if type(self.scale) not in (int, float) or not 0 < self.scale < math.inf:
+            raise ValueError(f"scale must be a positive number, got {self.scale!r}")
+        if self.readout not in ("pooling", "m-step"):
+            raise ValueError(f"readout must be pooling or m-step, got {self.readout!r}")
         if self.anisotropic and self.readout != "pooling":
             raise ValueError("the anisotropic task needs the pooling readout")
         if self.width % self.n_heads:

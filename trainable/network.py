@@ -37,7 +37,10 @@ Groups = Sequence[tuple[int, int]]
 
 
 class Readout(nn.Module):
-    """O = (Vo H) SoftMax((Ko H)^T Qo); the first K rows, averaged, give the weights, the others the means."""
+    """O = (Vo H) SoftMax((Ko H)^T Qo); the first K rows, averaged, give the weights, the others the means.
+
+    The scores are divided by sqrt(r), as in other attention; the paper's Qo is `Q / sqrt(r)`.
+    """
 
     def __init__(self, config: NetworkConfig, n_components: int) -> None:
         super().__init__()
@@ -123,11 +126,9 @@ class Network(nn.Module):
     def states(self, X: Tensor, groups: Groups) -> Iterator[Tensor]:
         """Normalised hidden states (B, N, D) after each layer; `groups` as in `forward`."""
         d, config = X.shape[2], self.config
-        kinds = [config.n_components.index(K) for K, _ in groups]
-        index = torch.repeat_interleave(
-            torch.tensor(kinds, device=X.device), torch.tensor([n for _, n in groups], device=X.device)
-        )
-        about = self.task(index)
+        # Slices of the table, not look-ups: an index made here would have to travel to the device.
+        rows = [self.task.weight[config.n_components.index(K)].expand(n, -1) for K, n in groups]
+        about = torch.cat(rows)
         if self.dimension is not None:
             about = about + self.dimension.weight[d]
         padded = nn.functional.pad(X / config.scale, (0, config.dim - d))

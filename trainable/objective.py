@@ -57,11 +57,9 @@ def draw(
     N = 8 * chance.randint(config.min_samples // 8, config.max_samples // 8)
     d = chance.choice(config.dims)
     generator = torch.Generator(device).manual_seed(chance.getrandbits(62))
-    each = max(1, config.batch // len(network.n_components))
+    each = config.batch // len(network.n_components)
     return [
-        sample_group(each, N, d, K, generator, anisotropic=network.anisotropic)
-        for K in network.n_components
-        if d > 1 or K == 2
+        sample_group(each, N, d, K, generator, anisotropic=network.anisotropic) for K in network.n_components
     ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import signal
 import time
@@ -29,6 +30,7 @@ from constructions.cli import Common, check_outputs, flag, main, write_outputs
 from constructions.files import package_version
 from trainable.checkpoint import load_state, save_network, save_state
 from trainable.config import Preset, preset
+from trainable.log import Log
 from trainable.loss import l2_errors, oracle_errors
 from trainable.network import Network, extra_parameters
 from trainable.objective import Objective, draw, share
@@ -103,18 +105,27 @@ class Trainer:
 
     def __init__(self, chosen: Preset, seed: int, device: torch.device, *, compiled: bool = False) -> None:
         self.config, self.seed, self.device = chosen.training, seed, device
-        torch.manual_seed(seed)
-        self.network = Network(chosen.network).to(device)
-        self.optimizers = optimizers(self.network, self.config)
         self.step, self.rank, self.world = 0, 0, 1
+        if distributed.is_initialized():
+            self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
+        kinds = len(chosen.network.n_components)
+        if self.config.batch % (kinds * self.world):
+            raise ValueError(
+                f"a batch of {self.config.batch} tasks must be a multiple of {kinds * self.world}: the same "
+                f"number of each of {kinds} K in each of {self.world} processes"
+            )
+        with torch.random.fork_rng(devices=[]):  # torch's initialisers draw from the global generator
+            torch.manual_seed(seed)
+            self.network = Network(chosen.network).to(device)
+        self.optimizers = optimizers(self.network, self.config)
         self.objective: nn.Module = Objective(self.network, self.config)
         if compiled:
             self.objective.compile()
-        if distributed.is_initialized():
-            self.rank, self.world = distributed.get_rank(), distributed.get_world_size()
-            # Without the dense target the loss does not reach own_mean, in dimension 1 not every readout.
-            unused = not self.config.dense or 1 in self.config.dims
+        if self.world > 1:
+            # Without the dense target the loss does not reach own_mean.
+            unused = not self.config.dense
             self.objective = DistributedDataParallel(self.objective, find_unused_parameters=unused)
+            self.others = distributed.new_group(backend="gloo")
 
     def advance(self) -> torch.Tensor:
         """One step; the loss, still on the device."""
@@ -130,6 +141,14 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         return loss.detach()
+
+    def agree(self, stop: bool) -> bool:
+        """Whether any process was asked to stop: all leave at the same step, or one would wait for ever."""
+        if self.world == 1:
+            return stop
+        votes = torch.tensor(float(stop))
+        distributed.all_reduce(votes, group=self.others)
+        return bool(votes > 0)
 
 
 def held_out(trainer: Trainer, count: int, N: int = 128) -> list[Group]:
@@ -159,9 +178,13 @@ def chosen_preset(options: Options) -> Preset:
 
 
 def chosen_device(name: str | None) -> torch.device:
-    """The device of that name, or the best there is; ValueError for one that there is not."""
+    """The device of that name, or the best there is; ValueError for one that there is not.
+
+    Each of the processes that torchrun starts on a machine gets a GPU of its own.
+    """
     try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        cuda = name == "cuda" or (name is None and torch.cuda.is_available())
+        device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if cuda else name or "cpu")
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from None
@@ -169,12 +192,14 @@ def chosen_device(name: str | None) -> torch.device:
 
 
 @contextlib.contextmanager
-def processes() -> Iterator[int]:
+def processes(device: torch.device) -> Iterator[int]:
     """Join the group of processes that torchrun started, if it did; yields this one's rank."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return
-    distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield distributed.get_rank()
     finally:
@@ -191,7 +216,7 @@ def run(options: Options) -> None:
     state = options.out / "state.safetensors"
     if state.exists() and not options.resume:
         raise ValueError(f"{state} exists; add --resume to go on from it, or choose another folder")
-    with processes() as rank, Stop(options.stop_after) as stop:
+    with processes(device) as rank, Stop(options.stop_after) as stop:
         options.out.mkdir(parents=True, exist_ok=True)
         trainer = Trainer(chosen, options.common.seed, device, compiled=options.compile)
         if options.resume:
@@ -203,8 +228,9 @@ def run(options: Options) -> None:
 
 def _resume(trainer: Trainer, state: Path, chosen: Preset) -> None:
     about = load_state(state, trainer.network, trainer.optimizers)
-    if about["training"] != _plain(chosen.training) or about["seed"] != trainer.seed:
-        raise ValueError(f"{state} is of another run: it has {about['training']} and seed {about['seed']}")
+    training, seed = about.get("training"), about.get("seed")
+    if training != _plain(chosen.training) or seed != trainer.seed:
+        raise ValueError(f"{state} is of another run: it has {training} and seed {seed}")
     trainer.step = about["step"]
 
 
@@ -220,16 +246,6 @@ def _print_sizes(network: Network) -> None:
     print(f"parameters: backbone {total}; {parts} ({100 * sum(extra.values()) / total:.1f}% of it)")
 
 
-def _board(options: Options) -> Any:
-    if not options.tensorboard:
-        return None
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ValueError('--tensorboard needs the extra: pip install -e ".[track]"') from None
-    return SummaryWriter(str(options.out))
-
-
 def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first: bool) -> dict[str, Any]:
     about = {
         "preset": options.preset,
@@ -239,10 +255,11 @@ def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first
     }
     if first:
         _print_sizes(trainer.network)
-    batch, board = held_out(trainer, options.test_tasks), _board(options) if first else None
+    log = Log(options.out, trainer.step, tensorboard=options.tensorboard) if first else None
+    before = log.last.get("seconds", 0.0) if log else 0.0
+    batch = held_out(trainer, options.test_tasks)
     floor = {str(g.weights.shape[1]): float(oracle_errors(g).mean()) for g in batch}
     steps, began, saved, at = trainer.config.steps, time.monotonic(), time.monotonic(), trainer.step
-    line: dict[str, Any] = {}
 
     def keep() -> None:
         save_state(state, trainer.network, trainer.optimizers, about | {"step": trainer.step})
@@ -250,38 +267,36 @@ def _train(trainer: Trainer, options: Options, state: Path, stop: Stop, *, first
     with tqdm(
         total=steps, initial=at, desc=options.preset, unit="step", disable=None if first else True
     ) as bar:
-        while trainer.step < steps and not stop:
+        while trainer.step < steps and not trainer.agree(bool(stop)):
             loss = trainer.advance()
             bar.update()
             last = trainer.step == steps
-            if first and (trainer.step % options.log_every == 0 or last):
+            if log and (trainer.step % options.log_every == 0 or last):
+                if not math.isfinite(float(loss)):
+                    raise ValueError(f"the loss is {float(loss)} after step {trainer.step}")
                 l2 = errors(trainer.network, batch)
-                seconds = time.monotonic() - began
-                line = {"step": trainer.step, "tasks": trainer.step * trainer.config.batch,
-                        "loss": float(loss), "l2": l2, "floor": floor, "seconds": round(seconds, 1),
-                        "steps_per_second": round((trainer.step - at) / seconds, 2)}  # fmt: skip
-                with (options.out / "log.jsonl").open("a") as log:
-                    log.write(json.dumps(line) + "\n")
-                if board is not None:
-                    board.add_scalar("loss", float(loss), trainer.step)
-                    board.add_scalars("l2-error", l2, trainer.step)
+                here = time.monotonic() - began
+                log.write({"step": trainer.step, "tasks": trainer.step * trainer.config.batch,
+                           "loss": float(loss), "l2": l2, "floor": floor, "seconds": round(before + here, 1),
+                           "steps_per_second": round((trainer.step - at) / here, 2)})  # fmt: skip
                 ratio = sum(l2.values()) / sum(floor.values())
                 bar.set_postfix(loss=f"{float(loss):.3f}", error=f"{ratio:.2f}x floor")
             if first and time.monotonic() - saved > options.save_every:
                 keep()
                 saved = time.monotonic()
-    if board is not None:
-        board.close()
-    if first:
-        keep()
-        if trainer.step == steps:
-            save_network(options.out / "model.safetensors", trainer.network, about | {"last": line})
-            print(
-                f"trained: {options.out / 'model.safetensors'}, l2-error {line['l2']}, floor {line['floor']}"
-            )
-        else:
-            print(f"{stop.asked} after step {trainer.step} of {steps}; go on with --resume")
-    return about | {"step": trainer.step, "last": line}
+    if log is None:
+        return {}
+    log.close()
+    keep()
+    if trainer.step == steps:
+        # A finished run that is resumed finds the errors in its log.
+        line = log.last or {"l2": errors(trainer.network, batch), "floor": floor}
+        save_network(options.out / "model.safetensors", trainer.network, about | {"last": line})
+        print(f"trained: {options.out / 'model.safetensors'}, l2-error {line['l2']}, floor {line['floor']}")
+    else:
+        asked = stop.asked or "another process stopped"
+        print(f"{asked} after step {trainer.step} of {steps}; go on with --resume")
+    return about | {"step": trainer.step, "last": log.last}
 
 
 if __name__ == "__main__":

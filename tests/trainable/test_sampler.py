@@ -6,6 +6,8 @@ import torch
 from scipy import stats
 
 from gmm import TaskDistribution
+from trainable.config import NetworkConfig, TrainConfig
+from trainable.objective import draw
 from trainable.sampler import MAX_COSINE, acceptance, candidates, sample_group, sample_means
 
 
@@ -31,6 +33,36 @@ def test_means_and_weights_have_the_same_law(d, K):
         (ours.weights.numpy()[:, 0], [m.weights[0] for m in theirs]),
     ):
         assert stats.ks_2samp(np.asarray(got), np.asarray(want)).pvalue > 1e-3
+
+
+def test_scales_have_the_same_law():
+    rng = np.random.default_rng(0)
+    law = TaskDistribution(2, n_components=(3,), anisotropic=True)
+    theirs = [law.sample_mixture(3, rng).scales[0, 0] for _ in range(600)]
+    ours = sample_group(600, 8, 2, 3, generator(), anisotropic=True).scales.numpy()[:, 0, 0]
+    assert stats.ks_2samp(ours, theirs).pvalue > 1e-3
+    assert stats.ks_2samp(np.log1p(ours), theirs).pvalue < 1e-6
+
+
+def test_batches():
+    """One N for each step, uniform on the multiples of 8; as many of every K; steps and seeds apart."""
+    network, training = NetworkConfig(2), TrainConfig((2,), 1, batch=8)
+
+    def batch(step, seed=0):
+        return draw(step, seed, network, training, torch.device("cpu"))
+
+    sizes = []
+    for step in range(300):
+        groups = batch(step)
+        assert [g.weights.shape for g in groups] == [(2, 2), (2, 3), (2, 4), (2, 5)]
+        assert len({g.X.shape[1] for g in groups}) == 1
+        sizes.append(groups[0].X.shape[1])
+    values, counts = np.unique(sizes, return_counts=True)
+    assert values.tolist() == list(range(64, 129, 8))
+    assert stats.chisquare(counts).pvalue > 1e-3
+    assert torch.equal(batch(5)[3].means, batch(5)[3].means)
+    assert not torch.equal(batch(5)[3].means, batch(6)[3].means)
+    assert not torch.equal(batch(5)[3].means, batch(5, seed=1)[3].means)
 
 
 def test_a_sampler_without_the_cosine_bound_has_another_law():
