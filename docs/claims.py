@@ -1,6 +1,6 @@
 """The page of the claims from the table that the tests write.
 
-    pytest --claims --claims-json docs/claims.json
+    pytest --claims --claims-json=docs/claims.json
     python docs/claims.py
 
 writes claims.md beside this file.
@@ -20,7 +20,7 @@ HEAD = """# The claims of the paper, one by one
 Made from `claims.json` by `python docs/claims.py`; that file is written by
 
 ```bash
-pytest --claims --claims-json docs/claims.json
+pytest --claims --claims-json=docs/claims.json
 ```
 
 Every claim of the paper's appendices, and of the parts of the main text that they rest on, has a number

@@ -3,8 +3,6 @@ import numpy  # noqa: F401  loads the BLAS library that is limited below
 import threadpoolctl
 import torch
 
-pytest_plugins = ["tests.claims.plugin", "pytester"]
-
 # Each worker has one core; the threads of two workers would fight over both.
 torch.set_num_threads(1)
 threadpoolctl.threadpool_limits(1)

@@ -8,7 +8,6 @@ from tests.mutate import __main__ as mutate
 from tests.mutate import sites as at
 from tests.mutate.reach import Reach
 from tests.mutate.sites import KINDS, OUT_OF_SCOPE, ROOT, files, mutated, sites
-from tests.mutate.worker import judge
 
 CODE = '''
 """A docstring with a - b."""
@@ -78,9 +77,13 @@ def test_equivalent_mutants_exist_and_have_a_proof():
 def test_a_mutant_that_matters_is_killed_and_one_that_does_not_survives():
     """In a process of its own for each, with the tests of gmm.metrics."""
     matters = next(s for s in sites("gmm/metrics.py") if s.before == "found.weights - wanted.weights")
-    other = next(site for site in sites("gmm/tasks.py") if site.kind == "sign")
-    assert judge(matters, ["tests/gmm/test_metrics.py"], 100) == "killed"
-    assert judge(other, ["tests/gmm/test_metrics.py"], 100) == "survived"
+    other = next(site for site in sites("gmm/whitening.py") if site.kind == "sign")
+    worker = mutate.Worker()
+    try:
+        assert worker.ask(matters, ["tests/gmm/test_metrics.py"], 200) == "killed"
+        assert worker.ask(other, ["tests/gmm/test_metrics.py"], 200) == "survived"
+    finally:
+        worker.close()
 
 
 def test_the_fastest_tests_come_first():

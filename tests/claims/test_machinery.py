@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -245,3 +247,11 @@ def test_a_claim_that_is_not_in_the_list_is_an_error(suite, pytester):
 def test_no_folder_for_the_table_is_an_error(pytester, suite):
     result = pytester.runpytest_subprocess("-n", "0", "--claims-json", "nowhere/claims.json")
     result.stderr.fnmatch_lines(["*there is no folder*nowhere"])
+
+
+def test_the_table_can_be_written_again():
+    """The options are known when the file exists already."""
+    command = [sys.executable, "-m", "pytest", "--markers", "--claims-json", "docs/claims.json"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "claim(id)" in done.stdout

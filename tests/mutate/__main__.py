@@ -101,12 +101,13 @@ class Worker:
                     break
                 picked.append(test)
             if picked:
-                answer = self._ask(site, picked, 30 + 5 * min(seconds, room))
+                answer = self.ask(site, picked, 30 + 5 * min(seconds, room))
                 if answer != "survived":
                     return answer
         return "survived"
 
-    def _ask(self, site: Site, tests: list[str], limit: float) -> str:
+    def ask(self, site: Site, tests: list[str], limit: float) -> str:
+        """What the tests make of a mutant within `limit` seconds."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"site": site, "tests": tests, "limit": limit}) + "\n")
@@ -118,7 +119,7 @@ class Worker:
 
     def close(self) -> None:
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()  # closes the pipes
 
 
 def judge_all(todo: list[Site], known: Reach, options: Options, kept: dict[str, str]) -> None:
@@ -180,7 +181,10 @@ def run(options: Options) -> None:
     same = equivalent()
     kept: dict[str, str] = {}
     if options.resume is not None and options.resume.exists():
-        kept = {entry["name"]: entry["verdict"] for entry in map(json.loads, options.resume.open())}
+        kept = {
+            entry["name"]: entry["verdict"]
+            for entry in map(json.loads, options.resume.read_text().splitlines())
+        }
     todo = [site for site in every if site.name not in kept and site.name not in same]
     judge_all(todo, reach(), options, kept)
     counted = [site for site in every if site.name not in same]

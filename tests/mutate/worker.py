@@ -21,7 +21,7 @@ from pathlib import Path
 from tests.mutate.sites import ROOT, Site, mutated
 
 HEAVY = (
-    *("hypothesis", "matplotlib.figure", "numpy", "pytest", "safetensors.torch", "scipy.integrate"),
+    *("matplotlib.figure", "numpy", "pytest", "safetensors.torch", "scipy.integrate"),
     *("scipy.optimize", "scipy.special", "scipy.stats", "sklearn.mixture", "sympy", "tensorly", "torch"),
     *("tqdm", "tyro"),
 )
@@ -64,6 +64,7 @@ def _run(site: Site, tests: list[str]) -> int:
     resource.setrlimit(resource.RLIMIT_DATA, (8 * 2**30, 8 * 2**30))
     sys.meta_path.insert(0, _Finder(site))
     options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "-m", "not heavy", "--no-header"]
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
     return int(pytest.main([*options, *tests]))
 
 
