@@ -34,10 +34,15 @@ def _aligned(estimate: Init, truth: Init) -> tuple[GaussianMixture, GaussianMixt
 
 
 def l2_error(estimate: Init, truth: Init) -> float:
-    """The paper's l2-error (section 3.1): mean over k of |d mu_k|^2 / d + (d pi_k)^2."""
+    """The paper's l2-error (section 3.1): mean over k of |d mu_k|^2 / d + (d pi_k)^2.
+
+    Where both have scales, + |d sigma_k|^2 / d (Appendix E.1).
+    """
     found, wanted = _aligned(estimate, truth)
-    means = ((found.means - wanted.means) ** 2).mean(axis=1)
-    return float((means + (found.weights - wanted.weights) ** 2).mean())
+    error = ((found.means - wanted.means) ** 2).mean(axis=1) + (found.weights - wanted.weights) ** 2
+    if found.scales is not None and wanted.scales is not None:
+        error = error + ((found.scales - wanted.scales) ** 2).mean(axis=1)
+    return float(error.mean())
 
 
 def parameter_distance(estimate: Init, truth: Init) -> float:

@@ -18,6 +18,7 @@ MAY_IMPORT_GMM = {"em_demo", "explore", "report", "spectral_demo", "tensor_demo"
 
 OPTIONAL = {
     "constructions/export.py": {"transformer_lens"},
+    "trainable/backbones.py": {"transformers"},
     "trainable/bench.py": {"transformers"},
 }
 """Modules that import the library of an extra, when they are called."""
@@ -29,8 +30,8 @@ ALLOWED = {
         *("threadpoolctl", "torch", "tqdm", "tyro"),
     },
     "trainable": {
-        *("constructions", "gmm", "numpy", "safetensors", "sklearn", "torch"),
-        *("tqdm", "trainable", "tyro"),
+        *("constructions", "gmm", "joblib", "matplotlib", "numpy", "safetensors", "sklearn"),
+        *("torch", "tqdm", "trainable", "tyro"),
     },
 }
 

@@ -9,7 +9,8 @@
 | `tgmm-small-dD` | 6 layers of width 64                          | the same, an hour on one CPU core   |
 | `tgmm-any`      | 12 layers of width 128, all d up to 32        | the same as `tgmm-dD`               |
 
-D is any dimension; the paper has 2, 8, 32 and 128.  A name may end in `-anisotropic`.
+D is any dimension; the paper has 2, 8, 32 and 128.  A name may go on with any of `-anisotropic`, `-nN` (N
+from N/2 to N in training), `-lL` (layers), `-wW` (width), `-mamba2` and `-gpt2` (backbones), in this order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class NetworkConfig:
     dim: largest d; with `any_dim` smaller ones are padded with zeros and told by an embedding.
     n_components: the K it has readouts for.  scale: inputs are divided by it, means multiplied.
     readout: `pooling` is the paper's; `m-step` turns hidden states into responsibilities and averages the
-    samples with them.
+    samples with them.  backbone: `gpt2` and `mamba2` are those of the transformers library (extra hf).
     """
 
     dim: int
@@ -41,6 +42,7 @@ class NetworkConfig:
     scale: float = 5.0
     any_dim: bool = False
     anisotropic: bool = False
+    backbone: Literal["plain", "gpt2", "mamba2"] = "plain"
     readout: Literal["pooling", "m-step"] = "pooling"
 
     def __post_init__(self) -> None:
@@ -59,6 +61,8 @@ class NetworkConfig:
             raise ValueError(f"scale must be a positive number, got {self.scale!r}")
         if self.readout not in ("pooling", "m-step"):
             raise ValueError(f"readout must be pooling or m-step, got {self.readout!r}")
+        if self.backbone not in ("plain", "gpt2", "mamba2"):
+            raise ValueError(f"backbone must be plain, gpt2 or mamba2, got {self.backbone!r}")
         if self.anisotropic and self.readout != "pooling":
             raise ValueError("the anisotropic task needs the pooling readout")
         if self.width % self.n_heads:
@@ -108,29 +112,38 @@ class Preset(NamedTuple):
     training: TrainConfig
 
 
-_NAME = re.compile(r"(paper|tgmm|tgmm-small)-(any|d(\d+))(-anisotropic)?")
+_NAME = re.compile(
+    r"(?P<kind>paper|tgmm|tgmm-small)-(?:any|d(?P<d>[1-9]\d*))(?P<anisotropic>-anisotropic)?"
+    r"(?:-n(?P<samples>\d+))?(?:-l(?P<layers>\d+))?(?:-w(?P<width>\d+))?(?:-(?P<backbone>mamba2|gpt2))?"
+)
 
 
 def preset(name: str) -> Preset:
     """The preset of that name; ValueError with the names there are for another."""
     match = _NAME.fullmatch(name)
-    if match is None or match[3] == "0" or (match[2] == "any" and match[1] == "paper"):
+    if match is None or (match["d"] is None and match["kind"] == "paper"):
         raise ValueError(
             f"no preset {name!r}; there are paper-dD, tgmm-dD, tgmm-small-dD (D a dimension), tgmm-any and "
-            "tgmm-small-any, and each with -anisotropic"
+            "tgmm-small-any, and each with -anisotropic, -nN, -lL, -wW, -mamba2 or -gpt2, in this order"
         )
-    kind, any_dim, anisotropic = match[1], match[2] == "any", match[4] is not None
-    dim = 32 if any_dim else int(match[3])
-    network: dict[str, Any] = {"any_dim": any_dim, "anisotropic": anisotropic}
+    kind, dim = match["kind"], int(match["d"] or 32)
+    network: dict[str, Any] = {"any_dim": match["d"] is None, "anisotropic": match["anisotropic"] is not None}
+    training: dict[str, Any] = {"steps": 300_000, "batch": 256, "warmup": 1000}
     if kind == "paper":
-        network |= {"causal": True, "positions": True, "scale": 1.0}
-        plain: dict[str, Any] = {
-            **{"labels": "sorted", "deep": 0.0, "dense": 0.0, "optimizer": "adamw", "lr": 1e-4},
-            **{"warmup": 0, "decay_to_zero": False, "clip": 1e9},
+        network |= {"causal": True, "positions": match["backbone"] != "mamba2", "scale": 1.0}
+        training = {
+            **{"steps": 1_000_000, "labels": "sorted", "deep": 0.0, "dense": 0.0, "optimizer": "adamw"},
+            **{"lr": 1e-4, "warmup": 0, "decay_to_zero": False, "clip": 1e9},
         }
-        return Preset(NetworkConfig(dim, **network), TrainConfig((dim,), 1_000_000, **plain))
-    dims = tuple(range(2, dim + 1)) if any_dim else (dim,)
-    if kind == "tgmm-small":
+    elif kind == "tgmm-small":
         network |= {"n_layers": 6, "width": 64}
-        return Preset(NetworkConfig(dim, **network), TrainConfig(dims, 10_000, lr_matrices=5e-3, lr=3e-3))
-    return Preset(NetworkConfig(dim, **network), TrainConfig(dims, 300_000, batch=256, warmup=1000))
+        training = {"steps": 10_000, "lr_matrices": 5e-3, "lr": 3e-3}
+    chosen = {"n_layers": match["layers"], "width": match["width"]}
+    network |= {key: int(value) for key, value in chosen.items() if value is not None}
+    network["backbone"] = match["backbone"] or "plain"
+    if match["samples"] is not None:
+        largest = int(match["samples"])
+        training |= {"min_samples": largest // 2, "max_samples": largest}
+        network["max_samples"] = max(128, largest)
+    dims = tuple(range(2, dim + 1)) if match["d"] is None else (dim,)
+    return Preset(NetworkConfig(dim, **network), TrainConfig(dims, **training))

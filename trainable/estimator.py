@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClusterMixin, DensityMixin
 from sklearn.utils import check_random_state
@@ -20,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from gmm import GaussianMixture, estimate_scale
 from trainable.checkpoint import load_network
 from trainable.network import Network
+from trainable.predict import estimate
 from trainable.refine import refined
 from trainable.sampler import RANGE
 
@@ -40,18 +40,23 @@ def pretrained() -> list[str]:
     )
 
 
+def model_path(model: str) -> Path:
+    """The file of a name (`pretrained()`), or the path that `model` is; ValueError if there is none."""
+    if model in pretrained():
+        return Path(str(files("trainable").joinpath("models", f"{model}.safetensors")))
+    if not Path(model).exists():
+        raise ValueError(f"no model {model!r}; there are {', '.join(pretrained())}, or give a file's path")
+    return Path(model)
+
+
 @lru_cache(maxsize=4)
 def network_of(model: str) -> Network:
-    """The network of a name (`pretrained()`) or a path; ValueError if there is none, or it is damaged."""
-    if model in pretrained():
-        model = str(files("trainable").joinpath("models", f"{model}.safetensors"))
-    elif not Path(model).exists():
-        raise ValueError(f"no model {model!r}; there are {', '.join(pretrained())}, or give a file's path")
-    return load_network(model)[0].eval()
+    """The network of a name or a path; ValueError if there is none, or it is damaged."""
+    return load_network(model_path(model))[0].eval()
 
 
 class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
-    """Fit a mixture of Gaussians with one common, spherical noise level by one pass of a trained transformer.
+    """Fit a mixture of Gaussians with one common, spherical noise level by passes of a trained transformer.
 
     The network was trained on means in [-5, 5]^d and noise of variance 1, on 64 to 128 samples.  `fit` brings
     the data there and takes the result back: it divides by the noise level `scale` and subtracts a centre; of
@@ -62,6 +67,8 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_components: K; one of those that the network has readouts for.  (One component needs no network: it
             gets the data's mean.)
         model: Name of a network of the package (`trainable.pretrained()`), or a file's path.
+        copies: The likeliest of so many passes, over images of the data under signed permutations of the
+            coordinates; 1 is a single pass over the data as they are.
         refine: EM iterations appended to the network, as the layers of `constructions.EMTransformer`.
         scale: Noise level of the data (a number), or "auto": its maximum-likelihood estimate
             (`gmm.estimate_scale`).
@@ -86,6 +93,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         n_components: Any = 2,
         *,
         model: str | os.PathLike[str] = "tgmm-d8",
+        copies: Any = 4,
         refine: Any = 0,
         scale: Any = "auto",
         center: Any = "auto",
@@ -94,6 +102,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         self.n_components = n_components
         self.model = model
+        self.copies = copies
         self.refine = refine
         self.scale = scale
         self.center = center
@@ -129,7 +138,7 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
         center = self._center(inner)
         inner = inner - center
         self._check_reach(inner)
-        found = raw_estimate(network, inner, K, rng)
+        found = estimate(network, inner, K, rng, copies=int(self.copies))
         found = refined(inner, found, self.refine)
         self.n_components_, self.scale_, self.n_iter_ = K, scale, int(self.refine)
         self.center_ = center * scale
@@ -152,8 +161,14 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
                 f"X has {d} features, but {os.fspath(self.model)} was trained on up to {network.config.dim}; "
                 "project the data (e.g. sklearn.decomposition.PCA), or use a larger network"
             )
-        if not isinstance(self.refine, Integral) or self.refine < 0:
-            raise ValueError(f"refine must be a whole number of at least 0, got {self.refine!r}")
+        for name, least in (("copies", 1), ("refine", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        if network.config.anisotropic:
+            raise ValueError(
+                "this network is for components with scales of their own; only unit noise is covered"
+            )
         if self.outside not in ("raise", "warn"):
             raise ValueError(f'outside must be "raise" or "warn", got {self.outside!r}')
         if n < K:
@@ -235,23 +250,3 @@ class TGMM(DensityMixin, ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "means_")
-
-
-def raw_estimate(network: Network, X: Array, K: int, rng: np.random.Generator) -> GaussianMixture:
-    """What the network makes of samples X (n, d) in its own units: noise of variance 1."""
-    n, d = X.shape
-    config = network.config
-    if config.anisotropic:
-        raise ValueError(
-            "this network is for components with scales of their own; only unit noise is covered"
-        )
-    if K == 1:
-        return GaussianMixture(np.ones(1), X.mean(axis=0, keepdims=True))
-    if n > config.max_samples:
-        X = X[rng.choice(n, config.max_samples, replace=False)]
-    if not config.any_dim:
-        X = np.concatenate([X, rng.standard_normal((len(X), config.dim - d))], axis=1)
-    with torch.no_grad():
-        (found,) = network(torch.tensor(X[None], dtype=torch.float32), [(K, 1)])
-    weights = found.weights[0].double().numpy()
-    return GaussianMixture(weights / weights.sum(), found.means[0, :, :d].double().numpy())

@@ -2,16 +2,16 @@
 
     python -m trainable.evaluate tgmm-d8 --em
 
-prints the mean l2-error for each K of the network's own estimate (raw), of the same after EM layers
-(refined), of the averages over the true labels (oracle) and, with --em, of EM from the best of ten k-means++
-starts.
+prints the mean l2-error for each K of the network's own estimate (raw), of the likeliest of four passes over
+images of the data after EM layers (refined; with --copies 1 of a single pass, network and layers then being
+one transformer), of the averages over the true labels (oracle) and, with --em, of EM from the best of ten
+k-means++ starts.
 The tasks come from `gmm.TaskDistribution`, not from the sampler of the training.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from constructions.cli import Common, check_outputs, flag, main, write_outputs
 from constructions.files import package_version
-from gmm import GaussianMixture, TaskDistribution, fit_em, l2_error, match_components
-from trainable.estimator import network_of, raw_estimate
+from gmm import TaskDistribution
+from gmm.tasks import Task
+from trainable.estimator import network_of
+from trainable.fits import Errors, Passes, errors, fit_task, summarise
 from trainable.network import Network
-from trainable.refine import refined
 
 PROGRAM = "trainable.evaluate"
 
@@ -42,6 +43,8 @@ class Options:  # noqa: D101
     """Samples of each task."""
     d: Annotated[int | None, flag("INT", "the network's")] = None
     """Dimension of the tasks."""
+    copies: int = 4
+    """Images of the data under signed permutations of the coordinates; the likeliest estimate is refined."""
     refine: int = 5
     """EM iterations of the refined estimate."""
     em: bool = False
@@ -58,53 +61,37 @@ class Summary(NamedTuple):
     missed: float
 
 
-def one_task(
-    network: Network, K: int, options: Options, d: int, rng: np.random.Generator
-) -> dict[str, tuple[float, bool]]:
-    """(l2-error, whether a component is missed) of each estimate on one task."""
-    truth = TaskDistribution(d).sample_mixture(K, rng)
-    X, labels = truth.sample(options.n, rng)
-    counts = np.bincount(labels, minlength=K)
-    means = [X[labels == k].mean(axis=0) if counts[k] else np.zeros(d) for k in range(K)]
-    raw = raw_estimate(network, X, K, rng)
-    found = {
-        "raw": raw,
-        "refined": refined(X, raw, options.refine),
-        "oracle": GaussianMixture(counts / options.n, np.array(means)),
-    }
-    if options.em:
-        found["em"] = fit_em(X, K, n_init=10, rng=rng)
-    return {name: (l2_error(mixture, truth), _missed(mixture, truth)) for name, mixture in found.items()}
-
-
-def _missed(mixture: GaussianMixture, truth: GaussianMixture) -> bool:
-    difference = mixture.means[match_components(mixture, truth)] - truth.means
-    return bool((difference**2).mean(axis=1).max() > 1)
+FITS = {"raw": "raw", "refined": "refined", "oracle": "oracle", "em": "em_best"}
+"""Columns of the table, and their names in `trainable.fits`."""
 
 
 def evaluate(network: Network, options: Options) -> dict[str, dict[str, Summary]]:
     """A summary for each K and estimate.  The tasks depend on the seed, K and their number alone."""
     d = options.d or network.config.dim
+    names = [name for name in FITS if name != "em" or options.em]
     table = {}
     for K in network.config.n_components:
-        rows = [
-            one_task(network, K, options, d, np.random.default_rng([options.common.seed, K, t]))
-            for t in tqdm(range(options.tasks), desc=f"K = {K}", unit="task", disable=None)
-        ]
-        table[str(K)] = {name: _summary([row[name] for row in rows]) for name in rows[0]}
+        found: dict[str, list[Errors]] = {name: [] for name in names}
+        for t in tqdm(range(options.tasks), desc=f"K = {K}", unit="task", disable=None):
+            rng = np.random.default_rng([options.common.seed, K, t])
+            truth = TaskDistribution(d).sample_mixture(K, rng)
+            task = Task(*truth.sample(options.n, rng), truth)
+            for name in names:
+                fit = fit_task(FITS[name], task, rng, network, Passes(options.copies, options.refine))
+                assert fit is not None
+                found[name].append(errors(fit, task))
+        table[str(K)] = {name: _summary(every) for name, every in found.items()}
     return table
 
 
-def _summary(values: list[tuple[float, bool]]) -> Summary:
-    errors = np.array([error for error, _ in values])
-    half = 1.96 * errors.std(ddof=1) / math.sqrt(len(errors))
-    return Summary(float(errors.mean()), float(half), float(np.mean([missed for _, missed in values])))
+def _summary(every: list[Errors]) -> Summary:
+    return Summary(*summarise([e.l2 for e in every]), float(np.mean([e.missed for e in every])))
 
 
 def run(options: Options) -> None:
     """The command."""
     check_outputs(None, options.common.json)
-    for name, least in (("tasks", 2), ("n", 5), ("refine", 0)):
+    for name, least in (("tasks", 2), ("n", 5), ("copies", 1), ("refine", 0)):
         if getattr(options, name) < least:
             raise ValueError(f"--{name} must be at least {least}, got {getattr(options, name)}")
     torch.set_num_threads(1)
@@ -122,6 +109,7 @@ def run(options: Options) -> None:
             "model": Path(options.model).name,
             "tasks": options.tasks,
             "n": options.n,
+            "copies": options.copies,
             "refine": options.refine,
             "errors": {K: {name: s._asdict() for name, s in row.items()} for K, row in table.items()},
             "seed": options.common.seed,

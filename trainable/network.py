@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from trainable.backbones import foreign_blocks
 from trainable.config import NetworkConfig
 
 
@@ -112,16 +113,16 @@ class Network(nn.Module):
         self.dimension = nn.Embedding(config.dim + 1, D) if config.any_dim else None
         self.position = nn.Embedding(config.max_samples, D) if config.positions else None
         self.readin = nn.Linear(config.dim + D, D)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.blocks = blocks(config)
         self.norm = nn.LayerNorm(D)
         kind = Readout if config.readout == "pooling" else MStepReadout
         self.readouts = nn.ModuleList(kind(config, K) for K in config.n_components)
         self.own_mean = nn.Linear(D, config.dim)
         self.apply(_initialise)
         for block in self.blocks:
-            assert isinstance(block, Block)
-            for last in (block.out, block.down):
-                nn.init.normal_(last.weight, std=0.02 / (2 * config.n_layers) ** 0.5)
+            if isinstance(block, Block):
+                for last in (block.out, block.down):
+                    nn.init.normal_(last.weight, std=0.02 / (2 * config.n_layers) ** 0.5)
 
     def states(self, X: Tensor, groups: Groups) -> Iterator[Tensor]:
         """Normalised hidden states (B, N, D) after each layer; `groups` as in `forward`."""
@@ -152,6 +153,13 @@ class Network(nn.Module):
         """Estimates for samples X (B, N, d): consecutive tasks in `groups` of (K, number of tasks)."""
         *_, last = self.states(X, groups)
         return self.read(last, X, groups)
+
+
+def blocks(config: NetworkConfig) -> nn.ModuleList:
+    """The backbone's layers, each from (B, N, D) to (B, N, D)."""
+    if config.backbone != "plain":
+        return foreign_blocks(config)
+    return nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
 
 def _initialise(module: nn.Module) -> None:

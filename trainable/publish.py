@@ -65,7 +65,7 @@ def run(options: Options) -> None:
     torch.set_num_threads(1)
     network.eval()
     asked = evaluate.Options(model="", tasks=options.tasks, em=options.em, common=options.common)
-    as_trained = evaluate.evaluate(network, dataclasses.replace(asked, refine=0, em=False))
+    as_trained = evaluate.evaluate(network, dataclasses.replace(asked, copies=1, refine=0, em=False))
     save_network(weights, network.half(), {"preset": about["preset"], "seed": about["seed"]})
     stored, _ = load_network(weights)
     as_stored = evaluate.evaluate(stored.eval(), asked)
@@ -84,7 +84,8 @@ def run(options: Options) -> None:
         "log": thinned,
         "evaluation": {
             "command": f"python -m trainable.evaluate {options.name}" + " --em" * options.em,
-            "seed": options.common.seed, "tasks": options.tasks, "samples": asked.n, "refine": asked.refine,
+            "seed": options.common.seed, "tasks": options.tasks, "samples": asked.n,
+            "copies": asked.copies, "refine": asked.refine,
             "as trained, raw": {K: row["raw"].mean for K, row in as_trained.items()},
             "as stored": {K: {name: s._asdict() for name, s in row.items()} for K, row in as_stored.items()},
         },

@@ -53,6 +53,14 @@ def test_errors_by_hand():
     assert_exact(parameter_distance(near, truth), 0.1 / 0.25, ulps=8)
 
 
+def test_scales_count_where_both_have_them():
+    truth = GaussianMixture([0.25, 0.75], [[0.0, 0.0], [10.0, 0.0]], [[1.0, 2.0], [3.0, 4.0]])
+    estimate = GaussianMixture([0.75, 0.25], truth.means[::-1], [[3.0, 4.5], [0.5, 2.0]])
+    assert_exact(l2_error(estimate, truth), (0.25 / 2 + 0.25 / 2) / 2, ulps=8)
+    plain = GaussianMixture(estimate.weights, estimate.means)
+    assert l2_error(plain, truth) == l2_error(estimate, plain) == 0
+
+
 @given(st.integers(0, 10**6))
 def test_errors_ignore_the_order_of_components(seed):
     estimate, truth, rng = pair(seed)

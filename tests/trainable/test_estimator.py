@@ -14,8 +14,9 @@ from gmm import GaussianMixture, run_em
 from trainable import TGMM, pretrained
 from trainable.checkpoint import save_network
 from trainable.config import NetworkConfig
-from trainable.estimator import network_of, raw_estimate
+from trainable.estimator import network_of
 from trainable.network import Network
+from trainable.predict import estimate
 from trainable.refine import refined
 
 TRUTH = GaussianMixture([0.3, 0.3, 0.4], [[4.0, 0.0, 1.0], [-3.0, 3.0, 0.0], [0.0, -4.0, -2.0]])
@@ -63,7 +64,7 @@ def test_shifting_and_scaling_the_data_shifts_and_scales_the_fit(X):
 
 
 def test_refinement_is_em(X):
-    start = raw_estimate(network_of("tgmm-d8"), X, 3, np.random.default_rng(0))
+    start = estimate(network_of("tgmm-d8"), X, 3, np.random.default_rng(0))
     want = run_em(X, start, 4)[-1]
     got = refined(X, start, 4)
     assert np.abs(got.means - want.means).max() < 1e-2
