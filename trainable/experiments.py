@@ -15,6 +15,7 @@ The figures of section 3.2 show the l2-error; those of Appendix E the accuracy a
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
@@ -227,18 +228,20 @@ def paper_value(name: str, point: Point, fit: str) -> float | None:
 
 class Training(NamedTuple):
     """How the network of a name is trained, on how many tasks, and with how many operations: six for each
-    parameter, sample and task (forward and backward)."""
+    parameter, sample and task (forward and backward); None where the library of its backbone is missing."""
 
     command: str
     tasks: int
-    operations: float
+    operations: float | None
 
 
 def training_of(name: str) -> Training:
     """The training of a preset; ValueError if there is none."""
     network, training = preset(name)
-    with torch.device("meta"):
-        parameters = sum(p.numel() for p in Network(network).parameters())
     tasks = training.steps * training.batch
-    samples = tasks * (training.min_samples + training.max_samples) / 2
-    return Training(f"python -m trainable.train {name} --out runs/{name}", tasks, 6 * parameters * samples)
+    operations = None
+    if network.backbone == "plain" or find_spec("transformers") is not None:
+        with torch.device("meta"):
+            parameters = sum(p.numel() for p in Network(network).parameters())
+        operations = 6 * parameters * tasks * (training.min_samples + training.max_samples) / 2
+    return Training(f"python -m trainable.train {name} --out runs/{name}", tasks, operations)

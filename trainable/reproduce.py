@@ -21,7 +21,6 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import torch
 import tyro
-from joblib import Parallel, delayed
 from tqdm import tqdm
 
 from constructions.cli import Common, check_outputs, flag, main, write_outputs
@@ -34,6 +33,7 @@ from trainable.experiments import EXPERIMENTS, Curve, Experiment, Setting, paper
 from trainable.fits import LABELS, NO_FIT, Passes, errors, fit_task, summarise
 from trainable.kept import Kept, Row
 from trainable.reproduce_output import as_csv, as_markdown, picture
+from trainable.sweep import Sweep
 
 PROGRAM = "trainable.reproduce"
 
@@ -62,8 +62,7 @@ class Options:  # noqa: D101
     """Images of the data whose likeliest estimate is refined."""
     refine: int = 5
     """EM iterations of the construction that follow it."""
-    jobs: int = 2
-    """Processes."""
+    sweep: tyro.conf.OmitArgPrefixes[Sweep] = dataclasses.field(default_factory=lambda: Sweep(jobs=2))
     common: tyro.conf.OmitArgPrefixes[Common] = dataclasses.field(default_factory=lambda: Common(seed=1))
 
 
@@ -179,9 +178,9 @@ def compute(fits: dict[Setting, list[Fit]], tasks: int, options: Options, kept: 
                     todo[t] = missing
             if todo:
                 chunks.append((setting, todo))
-    run = Parallel(n_jobs=options.jobs, return_as="generator_unordered", batch_size=1)
+    cases = [(setting, seed, todo, passes) for setting, todo in chunks]
     with tqdm(total=total, initial=done, desc=options.figure, unit="fit", disable=None) as bar:
-        for rows in run(delayed(judge)(setting, seed, todo, passes) for setting, todo in chunks):
+        for _, rows in options.sweep.unordered(judge, cases):
             kept.add(rows)
             bar.update(len(rows))
 
@@ -231,10 +230,11 @@ def run(options: Options) -> None:
     if experiment is None:
         raise ValueError(f"no figure {options.figure!r}; there are {', '.join(EXPERIMENTS)}")
     tasks = options.tasks or (QUICK.get(options.figure, 32) if options.quick else 1280)
-    asked = {"tasks": tasks, "copies": options.copies, "refine": options.refine, "jobs": options.jobs}
-    for (name, value), least in zip(asked.items(), (2, 1, 0, 1), strict=True):
+    asked = {"tasks": tasks, "copies": options.copies, "refine": options.refine}
+    for (name, value), least in zip(asked.items(), (2, 1, 0), strict=True):
         if value < least:
             raise ValueError(f"--{name} must be at least {least}, got {value}")
+    options.sweep.check()
     if options.out.exists() and not options.out.is_dir():
         raise ValueError(f"--out {options.out} is not a folder")
     options.out.mkdir(parents=True, exist_ok=True)
