@@ -78,12 +78,3 @@ def test_all_are_far_below_what_the_theorems_assume(script):
         worst = row["worst"]["contraction"][row["C"].index(contracts) :]
         assert (np.diff(worst) < 0).all()
         assert worst[-1] < 0.1
-
-
-def test_the_picture(script):
-    module, committed = script
-    for axes in module.draw(committed).axes:
-        assert axes.get_xscale() == axes.get_yscale() == "log"
-        assert axes.get_xlabel()
-        assert axes.get_ylabel()
-        assert axes.get_legend() is not None

@@ -7,12 +7,11 @@ writes diagonal_accuracy.json and diagonal_accuracy.png beside this file (a minu
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from frame import Map, in_turn, script
 from matplotlib.figure import Figure
 
 from constructions import DiagonalEMTransformer
@@ -55,9 +54,9 @@ def gaps(eps: float, X: Any, start: GaussianMixture) -> list[list[float]]:
     return rows
 
 
-def compute(count: int, eps: tuple[float, ...] = EPS) -> dict[str, Any]:
-    """Median and largest gaps over `count` tasks: for each eps, an (iterations, 3) table of each."""
-    data = problems(count, np.random.default_rng(SEED))
+def compute(tasks: range, sweep: Map = in_turn, eps: tuple[float, ...] = EPS) -> dict[str, Any]:
+    """Median and largest gaps over the tasks: for each eps, an (iterations, 3) table of each."""
+    data = problems(len(tasks), np.random.default_rng(SEED))
     rows = []
     for e in eps:
         all_gaps = np.array([gaps(e, X, start) for X, start in data])
@@ -68,7 +67,7 @@ def compute(count: int, eps: tuple[float, ...] = EPS) -> dict[str, Any]:
                 "largest": all_gaps.max(axis=0).tolist(),
             }
         )
-    return {"tasks": count, "rows": rows}
+    return {"tasks": len(tasks), "rows": rows}
 
 
 def draw(results: dict[str, Any]) -> Figure:
@@ -99,13 +98,5 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Compute, write and draw."""
-    results = compute(24)
-    place = Path(__file__).with_suffix("")
-    place.with_suffix(".json").write_text(json.dumps(results, indent=1) + "\n")
-    draw(results).savefig(place.with_suffix(".png"), dpi=120)
-
-
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, compute, draw, tasks=60)

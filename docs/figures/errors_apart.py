@@ -11,14 +11,12 @@ maximum to the truth (the sample's, which only more samples remove).
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from tqdm import tqdm
+from frame import Map, in_turn, script
 
 from constructions import EMTransformer
 from constructions.plot_parts import BLACK, BLUE, GREEN, GREY, ORANGE, legend_below
@@ -88,11 +86,11 @@ def one_task(t: int, N: int) -> dict[str, Any]:
     return distances
 
 
-def compute(tasks: range, samples: tuple[int, ...] = SAMPLES) -> dict[str, Any]:
+def compute(tasks: range, sweep: Map = in_turn, samples: tuple[int, ...] = SAMPLES) -> dict[str, Any]:
     """The distances for each of the mixtures `tasks` and each N."""
+    found = sweep(one_task, [(t, N) for N in samples for t in tasks])
     rows = [
-        {"N": N, "tasks": [one_task(t, N) for t in tqdm(tasks, desc=f"N = {N}", disable=None)]}
-        for N in samples
+        {"N": N, "tasks": found[i * len(tasks) : (i + 1) * len(tasks)]} for i, N in enumerate(samples)
     ]
     return {"d": D, "K": K, "iterations": ITERATIONS, "seed": SEED, "rows": rows}
 
@@ -129,13 +127,5 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Compute, write and draw."""
-    results = compute(range(40))
-    place = Path(__file__).with_suffix("")
-    place.with_suffix(".json").write_text(json.dumps(results) + "\n")
-    draw(results).savefig(place.with_suffix(".png"), dpi=120)
-
-
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, compute, draw, tasks=40)

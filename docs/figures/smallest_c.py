@@ -2,8 +2,7 @@
 
     python docs/figures/smallest_c.py
 
-writes smallest_c.json and smallest_c.png beside this file (a quarter of an hour on one core); a run that
-was cut short goes on from what smallest_c.json has.
+writes smallest_c.json and smallest_c.png beside this file (a quarter of an hour on one core).
 
 For each (d, K) an adversary looks for the worst start at each C: R_min = C sqrt(log(rho K)), the means on the
 boundary of the ball that the theorem allows, the weights in its box.  It knows a few starts, goes on from the
@@ -18,15 +17,13 @@ d = 2 K - 1 on, and higher dimensions are computed there.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from frame import Map, in_turn, script
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from tqdm import tqdm
 
 from constructions.plot_parts import BLACK, BLUE, GREEN, GREY, ORANGE, legend_below
 from gmm import GaussianMixture, em_step, population_em_step
@@ -183,7 +180,7 @@ def curves(d: int, K: int, grid: tuple[float, ...] = GRID) -> dict[str, Any]:
     worst: dict[str, list[float]] = {"warm-up": [], "contraction": []}
     broken: dict[str, Any] = dict.fromkeys(CONCLUSIONS)
     before: dict[tuple[str, str], Moves] = {}
-    for C in tqdm(grid, desc=f"d = {d}, K = {K}", disable=None):
+    for C in grid:
         for task, values in worst.items():
             found = []
             for name, truth in truths(flat, K, C):
@@ -273,20 +270,14 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Compute what is missing, write after each (d, K), and draw."""
-    place = Path(__file__).with_suffix("")
-    numbers = place.with_suffix(".json")
-    rows = json.loads(numbers.read_text())["rows"] if numbers.exists() else []
-    done = {(row["d"], row["K"]): row for row in rows}
-    for K, d in itertools.product(COMPONENTS, DIMENSIONS):
-        if (d, K) not in done:
-            same = [row for (e, k), row in done.items() if k == K and min(d, e) >= 2 * K - 1]
-            done[d, K] = same[0] | {"d": d} if same else curves(d, K)
-            rows.append(done[d, K])
-            numbers.write_text(json.dumps({"seed": SEED, "a": A, "rows": rows}) + "\n")
-    draw({"rows": rows}).savefig(place.with_suffix(".png"), dpi=120)
+def compute(tasks: range, sweep: Map = in_turn) -> dict[str, Any]:
+    """The curves of each (d, K); those beyond d = 2 K - 1 are the same as there."""
+    pairs = list(itertools.product(DIMENSIONS, COMPONENTS))
+    flat = sorted({(min(d, 2 * K - 1), K) for d, K in pairs})
+    found = dict(zip(flat, sweep(curves, flat), strict=True))
+    rows = [found[min(d, 2 * K - 1), K] | {"d": d} for K in COMPONENTS for d in DIMENSIONS]
+    return {"seed": SEED, "a": A, "rows": rows}
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, compute, draw, tasks=None)

@@ -7,12 +7,11 @@ writes spectral_accuracy.json and spectral_accuracy.png beside this file (one mi
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from frame import Map, in_turn, script
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -59,11 +58,13 @@ def error(net: SpectralTransformer, X: Any) -> float:
     return float(max(np.abs(got.weights - want.weights).max(), np.abs(got.means - want.means).max()))
 
 
-def compute(count: int, eps: tuple[float, ...] = EPS, teeth: tuple[int, ...] = TEETH) -> dict[str, Any]:
-    """The figure's numbers: the largest error over `count` data sets for each network."""
+def compute(
+    tasks: range, sweep: Map = in_turn, eps: tuple[float, ...] = EPS, teeth: tuple[int, ...] = TEETH
+) -> dict[str, Any]:
+    """The figure's numbers: the largest error over the data sets for each network."""
     rng = np.random.default_rng(SEED)
-    starts, data = rng.standard_normal((K, 1, D)), problems(count, rng)
-    rows: dict[str, Any] = {"problems": count, "newton_schulz": [], "float32": [], "teeth": []}
+    starts, data = rng.standard_normal((K, 1, D)), problems(len(tasks), rng)
+    rows: dict[str, Any] = {"problems": len(tasks), "newton_schulz": [], "float32": [], "teeth": []}
     for dtype, name in (("float64", "newton_schulz"), ("float32", "float32")):
         for e in eps:
             net = network(starts, eps=e, dtype=dtype)
@@ -102,13 +103,5 @@ def draw(rows: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Compute, write and draw."""
-    rows = compute(6)
-    place = Path(__file__).with_suffix("")
-    place.with_suffix(".json").write_text(json.dumps(rows, indent=1) + "\n")
-    draw(rows).savefig(place.with_suffix(".png"), dpi=120)
-
-
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, compute, draw, tasks=6)

@@ -7,16 +7,14 @@ writes trained_layers.json and trained_layers.png beside this file (three minute
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from frame import Map, in_turn, script
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from tqdm import tqdm
 
 from constructions import EMTransformer
 from constructions.plot_parts import BLACK, BLUE, GREEN, GREY, ORANGE
@@ -64,9 +62,10 @@ def one_task(K: int, t: int) -> dict[str, list[float]]:
     return {name: [float(f"{x:.4g}") for x in values] for name, values in errors.items()}
 
 
-def compute(tasks: range, kinds: tuple[int, ...] = (2, 3, 4, 5)) -> dict[str, Any]:
+def compute(tasks: range, sweep: Map = in_turn, kinds: tuple[int, ...] = (2, 3, 4, 5)) -> dict[str, Any]:
     """The errors of each task, by K."""
-    rows = {str(K): [one_task(K, t) for t in tqdm(tasks, desc=f"K = {K}", disable=None)] for K in kinds}
+    found = iter(sweep(one_task, [(K, t) for K in kinds for t in tasks]))
+    rows = {str(K): [next(found) for _ in tasks] for K in kinds}
     return {"model": MODEL, "d": D, "N": N, "seed": SEED, "tasks": rows}
 
 
@@ -101,14 +100,5 @@ def draw(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def main() -> None:
-    """Compute, write and draw."""
-    torch.set_num_threads(1)
-    results = compute(range(100))
-    place = Path(__file__).with_suffix("")
-    place.with_suffix(".json").write_text(json.dumps(results) + "\n")
-    draw(results).savefig(place.with_suffix(".png"), dpi=120)
-
-
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, compute, draw, tasks=100)

@@ -1,19 +1,17 @@
 """Claims 49 and 50: the rate in N, and the constant of the statistical term."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy.stats import beta, t
 
 from gmm import converge, parameter_distance
-from tests.claims import rate
 from tests.claims.evidence import Found
 from tests.claims.separated import separated
+from tests.test_figures import figure
 
-COMMITTED = Path(__file__).parents[2] / "docs/figures/rate_in_n.json"
+rate, COMMITTED = figure("rate_in_n")
 
 
 @pytest.mark.slow
@@ -57,7 +55,7 @@ def test_iterations_for_n(claim):
 
 def test_the_rate_to_a_million():
     """The committed run of the heavy command."""
-    found = json.loads(COMMITTED.read_text())
+    found = COMMITTED
     assert found["N"][-1] == 10**6
     for row in found["rows"]:
         assert abs(rate.slope(found["N"], np.array(row["distances"])) - row["slope"]) < 1e-9
@@ -66,7 +64,7 @@ def test_the_rate_to_a_million():
 
 @pytest.mark.heavy
 def test_the_rate_to_a_million_again():
-    found = json.loads(COMMITTED.read_text())
+    found = COMMITTED
     for row in found["rows"]:
         rng = np.random.default_rng(found["seed"])
         again = rate.distances(row["d"], row["K"], found["N"], 10, rng)
