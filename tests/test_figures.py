@@ -82,5 +82,3 @@ def test_trained_layers():
         assert (np.diff(layers) < 1e-3).all()
         assert layers[-1] < layers[0] / 2
         assert appended[-1] < 1.1 * oracle[0]
-
-

@@ -36,7 +36,9 @@ class Sweep:
         if self.scheduler is not None and self.backend != "dask":
             raise ValueError(f"--scheduler {self.scheduler} needs --backend dask")
 
-    def unordered(self, function: Callable[..., T], cases: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, T]]:
+    def unordered(
+        self, function: Callable[..., T], cases: Sequence[tuple[Any, ...]]
+    ) -> Iterator[tuple[int, T]]:
         """Number of the case and `function(*case)`, as they come.
 
         ValueError if the dask backend is asked for and not installed; OSError if its scheduler cannot be

@@ -106,13 +106,17 @@ def draw(results: dict[str, Any]) -> Figure:
         layers = np.arange(1, len(heads) + 1)
         for m in range(heads.shape[1]):
             axes.plot(layers, heads[:, m], ".", color=BLUE, alpha=0.6, label="a head" if m == 0 else None)
-        axes.plot(layers, heads.max(axis=1), "o-", color=BLUE, label="the head nearest to EM", fillstyle="none")
+        axes.plot(
+            layers, heads.max(axis=1), "o-", color=BLUE, label="the head nearest to EM", fillstyle="none"
+        )
         read = np.mean([task["readout"] for task in tasks], axis=0)
         axes.plot(layers, read, "s-", color=ORANGE, label="queries of the readout", fillstyle="none")
         for name, line, label in (("heads", ":", "uniform attention, as a head"),
                                   ("readout", "--", "uniform attention, as a readout")):  # fmt: skip
             flat = np.mean([task[f"{name}, uniform"] for task in tasks])
-            axes.axhline(flat, color=BLACK if name == "heads" else GREEN, linestyle=line, label=label, linewidth=1)
+            axes.axhline(
+                flat, color=BLACK if name == "heads" else GREEN, linestyle=line, label=label, linewidth=1
+            )
         axes.set(xlabel="layer", title=f"K = {K}", ylim=(0, 1))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(True, color=GREY, alpha=0.3)

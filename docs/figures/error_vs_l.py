@@ -104,7 +104,9 @@ def draw(results: dict[str, Any]) -> Figure:
             L = range(len(median))
             axes.semilogy(L, median, "o-", color=colour, label=f"N = {N}", markersize=3.5)
             axes.fill_between(L, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.axhline(np.median([task["floor"] for task in row["tasks"]]), color=colour, linestyle="--", linewidth=1)
+            axes.axhline(
+                np.median([task["floor"] for task in row["tasks"]]), color=colour, linestyle="--", linewidth=1
+            )
             if row["bound"] is not None and None not in row["bound"]:
                 axes.semilogy(L, row["bound"], ":", color=colour)
         axes.plot([], [], "--", color=BLACK, label="maximum of the likelihood")

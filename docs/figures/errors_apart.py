@@ -89,9 +89,7 @@ def one_task(t: int, N: int) -> dict[str, Any]:
 def compute(tasks: range, sweep: Map = in_turn, samples: tuple[int, ...] = SAMPLES) -> dict[str, Any]:
     """The distances for each of the mixtures `tasks` and each N."""
     found = sweep(one_task, [(t, N) for N in samples for t in tasks])
-    rows = [
-        {"N": N, "tasks": found[i * len(tasks) : (i + 1) * len(tasks)]} for i, N in enumerate(samples)
-    ]
+    rows = [{"N": N, "tasks": found[i * len(tasks) : (i + 1) * len(tasks)]} for i, N in enumerate(samples)]
     return {"d": D, "K": K, "iterations": ITERATIONS, "seed": SEED, "rows": rows}
 
 

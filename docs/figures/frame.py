@@ -126,8 +126,12 @@ def script(
     if tasks is not None:
         parser.add_argument("--tasks", type=int, default=tasks, help=f"tasks, or rounds (default: {tasks})")
     parser.add_argument("--jobs", type=int, default=1, help="processes (default: 1)")
-    parser.add_argument("--backend", choices=("loky", "dask"), default="loky", help="this machine's, or a cluster's")
-    parser.add_argument("--scheduler", metavar="ADDRESS", help="of a dask cluster (default: one that is started)")
+    parser.add_argument(
+        "--backend", choices=("loky", "dask"), default="loky", help="this machine's, or a cluster's"
+    )
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="of a dask cluster (default: one that is started)"
+    )
     parser.add_argument("--out", type=Path, default=place.parent, help="folder (default: beside the script)")
     parser.add_argument("--draw", action="store_true", help="only draw, from NAME.json")
     options = parser.parse_args()

@@ -67,7 +67,11 @@ def one_variant(variant: str, tasks: int) -> dict[str, list[list[float]]]:
         for _ in range(30):
             v = power_step(T, v)
             v /= np.linalg.norm(v)
-        v = (v / np.linalg.norm(power_step(T, v)) + 2e-3 * rng.standard_normal(D)).astype(np.float32).astype(float)
+        v = (
+            (v / np.linalg.norm(power_step(T, v)) + 2e-3 * rng.standard_normal(D))
+            .astype(np.float32)
+            .astype(float)
+        )
         want, path = [Fraction(x) for x in v.tolist()], []
         for _ in range(STEPS):
             want = exact_step(T, want)
@@ -116,7 +120,9 @@ def draw(results: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     shapes = dict(zip(VARIANTS, ("o-", "s--", "^-.", "d:"), strict=True))
-    names = dict(zip(VARIANTS, ("Theorem D.8", "attention only", "one layer a step", "three heads"), strict=True))
+    names = dict(
+        zip(VARIANTS, ("Theorem D.8", "attention only", "one layer a step", "three heads"), strict=True)
+    )
     floor = 1e-18
     for variant, found in results["variants"].items():
         for dtype, colour in (("float32", ORANGE), ("float64", BLUE), ("fractions", BLACK)):
@@ -137,7 +143,9 @@ def draw(results: dict[str, Any]) -> Figure:
         found = np.array(results["angles"][name])
         label = "normalised construction" if name == "transformer" else "power iteration in numpy"
         low, median, high = np.quantile(np.maximum(found, 1e-17), (0, 0.5, 1), axis=0)
-        right.semilogy(range(len(median)), median, shape, color=colour, label=label, fillstyle="none", markersize=8)
+        right.semilogy(
+            range(len(median)), median, shape, color=colour, label=label, fillstyle="none", markersize=8
+        )
         right.fill_between(range(len(median)), low, high, color=colour, alpha=0.12, linewidth=0)
     right.axhline(2.0**-53, color=GREY, linestyle="--", linewidth=1, label="u of float64")
     right.set(xlabel="power step", ylabel="sine of the angle to the component found")
