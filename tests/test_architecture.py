@@ -20,6 +20,7 @@ OPTIONAL = {
     "constructions/export.py": {"transformer_lens"},
     "trainable/backbones.py": {"transformers"},
     "trainable/bench.py": {"transformers"},
+    "trainable/sweep.py": {"dask"},
 }
 """Modules that import the library of an extra, when they are called."""
 

@@ -52,7 +52,7 @@ def frame():
     return frame
 
 
-@pytest.fixture()
+@pytest.fixture
 def tiny(tmp_path):
     """Runs the script, with its folder and the cases that it computed."""
     path, calls = tmp_path / "tiny.py", tmp_path / "calls"

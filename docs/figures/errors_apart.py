@@ -15,8 +15,8 @@ import warnings
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from frame import Map, in_turn, script
+from matplotlib.figure import Figure
 
 from constructions import EMTransformer
 from constructions.plot_parts import BLACK, BLUE, GREEN, GREY, ORANGE, legend_below
