@@ -5,8 +5,8 @@
 writes error_vs_l.json, error_vs_l.png and error_vs_l-dark.png beside this file (six minutes on one core).
 
 Three clusters at the corners of a triangle in the plane, R_min = C sqrt(log K) apart, starts on the boundary
-of D_a, a = 3/4, eps = N^(-1/2).  C = 6 is within what Theorem C.1 asks for (beta = 1/2); at C = 2 the clusters
-overlap, and the theorem says nothing.  The bound is a beta^L + eps(N)/(1 - beta) with
+of D_a, a = 3/4, eps = N^(-1/2).  At C = 6 the theorem's conclusions hold (beta = 1/2); at C = 2 the clusters
+overlap, and it says nothing.  The bound is a beta^L + eps(N)/(1 - beta) with
 
     eps(N) = 0.05 sqrt(K d log(C~ N / delta) / N) / ((1 - a) pi_min) + 4.2 sqrt(d) eps,  delta = 0.1,
 
@@ -113,7 +113,7 @@ def draw(results: dict[str, Any]) -> Figure:
         if C == 6:
             axes.plot([], [], ":", color=BLACK, label="bound (6)")
         axes.set(xlabel="EM iteration L (two layers each)", ylabel="D to the truth (means: noise s.d.)")
-        axes.set_title(f"C = {C:g}: " + ("within Theorem C.1" if C == 6 else "overlapping clusters"))
+        axes.set_title(f"C = {C:g}: " + ("separated clusters" if C == 6 else "overlapping clusters"))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.tick_params(labelleft=True)
         axes.grid(True, color=GREY, alpha=0.3)

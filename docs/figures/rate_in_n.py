@@ -3,7 +3,8 @@
     python docs/figures/rate_in_n.py
 
 writes rate_in_n.json, rate_in_n.png and rate_in_n-dark.png beside this file, up to N = 10^6 (a quarter of an
-hour on one core).  Separation C = 6, starts at distance a = 3/4, L = log(a sqrt(N)) / log(1 / beta), beta = 1/2.
+hour on one core).  Separation C = 6, starts at distance a = 3/4, beta = 1/2, and
+L = log(a sqrt(N)) / log(1 / beta).
 """
 
 from __future__ import annotations

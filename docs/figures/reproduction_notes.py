@@ -70,8 +70,8 @@ def over_samples(mixture: GaussianMixture, X: Any) -> float:
 
 
 def inverted_mask(network: Network, X: Any, K: int) -> GaussianMixture:
-    """The network's estimate when its pooling is kept from the samples in the place of the padding, in a batch
-    without any: all scores are the lowest number there is, and every query averages all samples alike."""
+    """The network's estimate when its pooling is kept from the samples in the place of the padding, in a
+    batch without any: all scores are the lowest number there is, and every query averages all samples alike."""
     data = torch.tensor(X[None], dtype=torch.float32)
     readout = network.readouts[network.config.n_components.index(K)]
     assert isinstance(readout, Readout)

@@ -27,7 +27,12 @@ from gmm import power_step
 SEED = 0
 D, STEPS = 3, 6
 LONG = 9
-VARIANTS = ("theorem", "attention_only", "one_layer", "three_heads")
+STYLES = {
+    "theorem": ("o-", "Theorem D.8"),
+    "attention_only": ("s--", "attention only"),
+    "one_layer": ("^-.", "one layer a step"),
+    "three_heads": ("d:", "three heads"),
+}
 
 
 def exact_step(T: Any, v: list[Fraction]) -> list[Fraction]:
@@ -110,29 +115,25 @@ def angles(tasks: int) -> dict[str, list[list[float]]]:
 
 def compute(tasks: range, sweep: Map = in_turn) -> dict[str, Any]:
     """Both pictures' numbers."""
-    rows = sweep(one_variant, [(variant, len(tasks)) for variant in VARIANTS])
+    rows = sweep(one_variant, [(variant, len(tasks)) for variant in STYLES])
     (turned,) = sweep(angles, [(len(tasks),)])
-    return {"d": D, "seed": SEED, "variants": dict(zip(VARIANTS, rows, strict=True)), "angles": turned}
+    return {"d": D, "seed": SEED, "variants": dict(zip(STYLES, rows, strict=True)), "angles": turned}
 
 
 def draw(results: dict[str, Any]) -> Figure:
     """Left: differences, zero on the axis; right: angles."""
     figure = Figure(figsize=(12, 5.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    shapes = dict(zip(VARIANTS, ("o-", "s--", "^-.", "d:"), strict=True))
-    names = dict(
-        zip(VARIANTS, ("Theorem D.8", "attention only", "one layer a step", "three heads"), strict=True)
-    )
     floor = 1e-18
     for variant, found in results["variants"].items():
         for dtype, colour in (("float32", ORANGE), ("float64", BLUE), ("fractions", BLACK)):
             largest = np.max(found[dtype], axis=0)
             left.semilogy(
-                range(1, STEPS + 1), np.where(largest == 0, floor, largest), shapes[variant], color=colour,
+                range(1, STEPS + 1), np.where(largest == 0, floor, largest), STYLES[variant][0], color=colour,
                 fillstyle="none", markersize=5,
             )  # fmt: skip
-    for variant, shape in shapes.items():
-        left.plot([], [], shape, color=GREY, fillstyle="none", label=names[variant])
+    for shape, label in STYLES.values():
+        left.plot([], [], shape, color=GREY, fillstyle="none", label=label)
     for dtype, colour in (("float32", ORANGE), ("float64", BLUE), ("fractions: exactly 0", BLACK)):
         left.plot([], [], "-", color=colour, linewidth=3, label=dtype)
     ticks = [10.0**-k for k in (16, 13, 10, 7, 4)]
