@@ -41,7 +41,7 @@ def draw(results):
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=4)
+    script(compute, draw, tasks=4)
 '''
 
 

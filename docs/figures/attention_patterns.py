@@ -1,8 +1,13 @@
-"""Attention of the trained network beside the responsibilities that EM would attend with.
+"""Attention of the trained network
+================================
+
+Attention of the trained network beside the responsibilities that EM would attend with.
+
+::
 
     python docs/figures/attention_patterns.py
 
-writes attention_patterns.json, attention_patterns.png and attention_patterns-dark.png beside this file (a
+writes its numbers and two pictures beside this file (a
 minute on one core).
 
 With w the true posterior, two patterns of EM: in its M-step component k attends to sample j with
@@ -127,4 +132,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=100)
+    script(compute, draw, tasks=100)

@@ -1,8 +1,13 @@
-"""Time of one EM iteration against the number of samples, as ratios to scikit-learn's.
+"""Cost against N
+==============
+
+Time of one EM iteration against the number of samples, as ratios to scikit-learn's.
+
+::
 
     python docs/figures/cost_n.py
 
-writes cost_n.json and cost_n.png beside this file (two minutes on one core).
+writes its numbers and two pictures beside this file (two minutes on one core).
 
 In every round the dense and the structured evaluation and scikit-learn's spherical EM are timed one after the
 other, on the same data and with one thread, in processor time; ratios are
@@ -102,4 +107,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=ROUNDS)
+    script(compute, draw, tasks=ROUNDS)

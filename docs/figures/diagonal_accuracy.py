@@ -1,8 +1,13 @@
-"""Distance of the diagonal construction from EM: over iterations, and against eps.
+"""Diagonal covariances
+====================
+
+Distance of the diagonal construction from EM: over iterations, and against eps.
+
+::
 
     python docs/figures/diagonal_accuracy.py
 
-writes diagonal_accuracy.json and diagonal_accuracy.png beside this file (a minute on one core).
+writes its numbers and two pictures beside this file (a minute on one core).
 """
 
 from __future__ import annotations
@@ -99,4 +104,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=60)
+    script(compute, draw, tasks=60)

@@ -1,8 +1,13 @@
-"""Distance of the constructions from their algorithms over the layers, for four number formats.
+"""Number formats
+==============
+
+Distance of the constructions from their algorithms over the layers, for four number formats.
+
+::
 
     python docs/figures/dtype_error.py
 
-writes dtype_error.json and dtype_error.png beside this file (about a minute on one core).
+writes its numbers and two pictures beside this file (about a minute on one core).
 
 EM: the largest difference in a weight or a mean, over all iterates so far, from EM in float64.  Tensor power
 iteration: the sine of the angle to the normalised iteration in float64, the length left aside.  float16 and
@@ -211,4 +216,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=TASKS)
+    script(compute, draw, tasks=TASKS)

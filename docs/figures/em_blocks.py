@@ -1,8 +1,13 @@
-"""The weight matrices of the EM construction, for d0 = 2, K0 = 3 and eps = 1/2.
+"""Matrices of the EM construction
+===============================
+
+The weight matrices of the EM construction, for d0 = 2, K0 = 3 and eps = 1/2.
+
+::
 
     python docs/figures/em_blocks.py
 
-writes em_blocks.json, em_blocks.png and em_blocks-dark.png beside this file.  Rows of Q and K are those of
+writes its numbers and two pictures beside this file.  Rows of Q and K are those of
 the displays of Appendix C.2; a matrix acts on a token, a column.
 """
 
@@ -28,4 +33,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=None)
+    script(compute, draw, tasks=None)

@@ -1,8 +1,13 @@
-"""What `python -m constructions.em_demo` draws: EM by a transformer of 30 layers.
+"""EM in thirty layers
+===================
+
+What `python -m constructions.em_demo` draws: EM by a transformer of 30 layers.
+
+::
 
     python docs/figures/em_demo.py
 
-writes em_demo.json, em_demo.png and em_demo-dark.png beside this file.
+writes its numbers and two pictures beside this file.
 """
 
 from __future__ import annotations
@@ -44,4 +49,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=None)
+    script(compute, draw, tasks=None)

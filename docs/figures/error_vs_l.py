@@ -1,8 +1,13 @@
-"""Error to the truth against the number of EM iterations L, with the floor that the sample sets.
+"""Error versus L
+==============
+
+Error to the truth against the number of EM iterations L, with the floor that the sample sets.
+
+::
 
     python docs/figures/error_vs_l.py
 
-writes error_vs_l.json, error_vs_l.png and error_vs_l-dark.png beside this file (six minutes on one core).
+writes its numbers and two pictures beside this file (six minutes on one core).
 
 Three clusters at the corners of a triangle in the plane, R_min = C sqrt(log K) apart, starts on the boundary
 of D_a, a = 3/4, eps = N^(-1/2).  At C = 6 the theorem's conclusions hold (beta = 1/2); at C = 2 the clusters
@@ -122,4 +127,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=20)
+    script(compute, draw, tasks=20)

@@ -1,8 +1,13 @@
-"""Algorithmic and statistical error apart, for five ways to fit a mixture.
+"""Algorithmic and statistical error
+=================================
+
+Algorithmic and statistical error apart, for five ways to fit a mixture.
+
+::
 
     python docs/figures/errors_apart.py
 
-writes errors_apart.json and errors_apart.png beside this file (ten minutes on one core).
+writes its numbers and two pictures beside this file (ten minutes on one core).
 
 The distance D of Theorem C.1 from an estimate to the truth is at most its distance to the maximum of the
 sample's likelihood (the algorithm's error, which more iterations or starts remove) plus the distance of that
@@ -126,4 +131,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=40)
+    script(compute, draw, tasks=40)

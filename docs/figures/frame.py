@@ -14,6 +14,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -110,14 +111,13 @@ def png(figure: Figure) -> bytes:
 
 
 def script(
-    file: str,
-    about: str | None,
-    compute: Callable[[range, Map], dict[str, Any]],
+    compute: FunctionType,
     draw: Callable[[dict[str, Any]], Figure],
     tasks: int | None,
 ) -> None:
     """The command line of a figure's script; `tasks` is None where there is but one."""
-    place = Path(file).resolve()
+    place = Path(compute.__code__.co_filename).resolve()
+    about = compute.__globals__.get("__doc__")
     parser = argparse.ArgumentParser(
         prog=f"python docs/figures/{place.name}", description=about,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -166,4 +166,4 @@ def _run(place: Path, options: Any, sweep: Sweep, compute: Any, draw: Any) -> No
     contents[options.out / f"{place.stem}-dark.png"] = png(dark(draw(results)))
     write_files(contents)
     part.unlink(missing_ok=True)
-    print(", ".join(str(path) for path in contents))
+    print(", ".join(str(path) for path in contents), file=sys.stderr)

@@ -1,9 +1,14 @@
-"""D^TF against N with L = O(log N) iterations and eps = N^(-1/2) (Remark C.1).
+"""The rate in N
+=============
+
+D^TF against N with L = O(log N) iterations and eps = N^(-1/2) (Remark C.1).
+
+::
 
     python docs/figures/rate_in_n.py
 
-writes rate_in_n.json, rate_in_n.png and rate_in_n-dark.png beside this file, up to N = 10^6 (a quarter of an
-hour on one core).  Separation C = 6, starts at distance a = 3/4, beta = 1/2, and
+writes its numbers and two pictures beside this file, up to N = 10^6 (a quarter of
+an hour on one core).  Separation C = 6, starts at distance a = 3/4, beta = 1/2, and
 L = log(a sqrt(N)) / log(1 / beta).
 """
 
@@ -97,4 +102,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=10)
+    script(compute, draw, tasks=10)

@@ -1,8 +1,13 @@
-"""What an evaluation gives under conventions that are easily confused, each beside the right one.
+"""Conventions of an evaluation
+============================
+
+What an evaluation gives under conventions that are easily confused, each beside the right one.
+
+::
 
     python docs/figures/reproduction_notes.py
 
-writes reproduction_notes.json and reproduction_notes.png beside this file (six minutes on one core).
+writes its numbers and two pictures beside this file (six minutes on one core).
 
 All on tasks of section 3.1 with d = 8 and N = 128, K = 2 to 5.
 """
@@ -70,8 +75,11 @@ def over_samples(mixture: GaussianMixture, X: Any) -> float:
 
 
 def inverted_mask(network: Network, X: Any, K: int) -> GaussianMixture:
-    """The network's estimate when its pooling is kept from the samples in the place of the padding, in a
-    batch without any: all scores are the lowest number there is, and every query averages all samples alike."""
+    """The network's estimate when its pooling is kept from the samples in the place of the padding.
+
+    In a batch without any padding all scores are then the lowest number there is, and every query averages
+    all samples alike.
+    """
     data = torch.tensor(X[None], dtype=torch.float32)
     readout = network.readouts[network.config.n_components.index(K)]
     assert isinstance(readout, Readout)
@@ -191,4 +199,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=400)
+    script(compute, draw, tasks=400)

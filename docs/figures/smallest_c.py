@@ -1,8 +1,13 @@
-"""The smallest separation C at which the conclusions of Theorems C.2 and C.3 hold for population EM.
+"""The separation that EM needs
+============================
+
+The smallest separation C at which the conclusions of Theorems C.2 and C.3 hold for population EM.
+
+::
 
     python docs/figures/smallest_c.py
 
-writes smallest_c.json and smallest_c.png beside this file (a quarter of an hour on one core).
+writes its numbers and two pictures beside this file (a quarter of an hour on one core).
 
 For each (d, K) an adversary looks for the worst start at each C: R_min = C sqrt(log(rho K)), the means on the
 boundary of the ball that the theorem allows, the weights in its box.  It knows a few starts, goes on from the
@@ -280,4 +285,4 @@ def compute(tasks: range, sweep: Map = in_turn) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=None)
+    script(compute, draw, tasks=None)

@@ -1,8 +1,13 @@
-"""Accuracy of the spectral construction against its depth: Newton-Schulz layers and teeth.
+"""Depth of the spectral construction
+==================================
+
+Accuracy of the spectral construction against its depth: Newton-Schulz layers and teeth.
+
+::
 
     python docs/figures/spectral_accuracy.py
 
-writes spectral_accuracy.json and spectral_accuracy.png beside this file (one minute on one core).
+writes its numbers and two pictures beside this file (one minute on one core).
 """
 
 from __future__ import annotations
@@ -104,4 +109,4 @@ def draw(rows: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=6)
+    script(compute, draw, tasks=6)

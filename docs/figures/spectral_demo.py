@@ -1,8 +1,13 @@
-"""What `python -m constructions.spectral_demo --seed 1` draws: the spectral algorithm, layer by layer.
+"""The spectral algorithm by layer
+===============================
+
+What `python -m constructions.spectral_demo --seed 1` draws: the spectral algorithm, layer by layer.
+
+::
 
     python docs/figures/spectral_demo.py
 
-writes spectral_demo.json, spectral_demo.png and spectral_demo-dark.png beside this file.
+writes its numbers and two pictures beside this file.
 """
 
 from __future__ import annotations
@@ -50,4 +55,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=None)
+    script(compute, draw, tasks=None)

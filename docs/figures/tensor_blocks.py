@@ -1,8 +1,13 @@
-"""The weight matrices of tensor power iteration (Theorem D.8), for d0 = 2.
+"""Matrices of the power iteration
+===============================
+
+The weight matrices of tensor power iteration (Theorem D.8), for d0 = 2.
+
+::
 
     python docs/figures/tensor_blocks.py
 
-writes tensor_blocks.json, tensor_blocks.png and tensor_blocks-dark.png beside this file.
+writes its numbers and two pictures beside this file.
 """
 
 from __future__ import annotations
@@ -27,4 +32,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=None)
+    script(compute, draw, tasks=None)

@@ -1,8 +1,13 @@
-"""Tensor power iteration by a transformer, step by step, against exact arithmetic.
+"""Power iteration by step
+=======================
+
+Tensor power iteration by a transformer, step by step, against exact arithmetic.
+
+::
 
     python docs/figures/tensor_steps.py
 
-writes tensor_steps.json, tensor_steps.png and tensor_steps-dark.png beside this file (a minute on one core).
+writes its numbers and two pictures beside this file (a minute on one core).
 
 Left: the relative difference from the iteration T(I, v, v) over fractions, of which the inputs' floats are
 some: of the same matrices over fractions, in float64 and in float32.  Right: the angle to the nearest
@@ -159,4 +164,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=8)
+    script(compute, draw, tasks=8)

@@ -1,8 +1,13 @@
-"""The trained network read out after each layer, beside the constructed EM after each iteration.
+"""The trained network by layer
+============================
+
+The trained network read out after each layer, beside the constructed EM after each iteration.
+
+::
 
     python docs/figures/trained_layers.py
 
-writes trained_layers.json and trained_layers.png beside this file (three minutes on one core).
+writes its numbers and two pictures beside this file (three minutes on one core).
 """
 
 from __future__ import annotations
@@ -101,4 +106,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=100)
+    script(compute, draw, tasks=100)

@@ -1,8 +1,13 @@
-"""Widths against eps, for the paper's approximators and the smallest ones, and the errors they leave.
+"""Width against eps
+=================
+
+Widths against eps, for the paper's approximators and the smallest ones, and the errors they leave.
+
+::
 
     python docs/figures/width_eps.py
 
-writes width_eps.json and width_eps.png beside this file (about two minutes on one core).
+writes its numbers and two pictures beside this file (about two minutes on one core).
 """
 
 from __future__ import annotations
@@ -141,4 +146,4 @@ def draw(results: dict[str, Any]) -> Figure:
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, compute, draw, tasks=12)
+    script(compute, draw, tasks=12)
