@@ -66,7 +66,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "figures",
     "gallery_dirs": "gallery",
     "filename_pattern": r"\.py$",
-    "ignore_pattern": r"[/\\](frame|blocks)\.py$",
+    "ignore_pattern": r"(?<!_)(frame|blocks)\.py$",
     "reset_argv": DrawOnly(),
     "image_scrapers": (pictures,),
     "reset_modules": (),
