@@ -50,10 +50,12 @@ def row(claim: dict[str, Any]) -> str:
     how = claim["check"] if claim["cases"] else ""
     if claim["confidence"]:
         how += f", {100 * claim['confidence']:g}%"
+    numbers = ["", "", ""]
     if claim["measured"] is not None and claim["bound"] is not None:
-        how += f": {claim['measured']:.3g} ≤ {claim['bound']:.3g}, {claim['cases']} cases"
-    cells = [claim["id"], claim["paper"], _plain(claim["statement"]), claim["verdict"] + erratum, how]
-    return "| " + " | ".join(map(str, cells)) + " |"
+        numbers = [f"{claim['measured']:.3g}", f"{claim['bound']:.3g}", str(claim["cases"])]
+    statement = _plain(claim["statement"])
+    cells = [str(claim["id"]), claim["paper"], statement, claim["verdict"] + erratum, how, *numbers]
+    return "| " + " | ".join(cells) + " |"
 
 
 def _plain(text: str) -> str:
@@ -92,10 +94,10 @@ def errata(claims: list[dict[str, Any]]) -> str:
 def page(results: dict[str, list[dict[str, Any]]]) -> str:
     """The whole page."""
     counts = Counter(claim["verdict"] for claim in results["claims"])
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+    said = ", ".join(f"{count} *{verdict}*" for verdict, count in counts.most_common())
     return (
         HEAD
-        + f"Of the {len(results['claims'])} claims: {said}.\n\n"
+        + f"The verdicts of the {len(results['claims'])} claims: {said}.\n\n"
         + table(results["claims"])
         + "\n\n## Errata\n\nA: an implementation of what is printed fails. B: a step of a proof, or a bound, "
         "does; the theorem can be repaired.\n\n"

@@ -1,6 +1,5 @@
 """The documentation site: pip install -e ".[docs]" && sphinx-build -W docs docs/_build."""
 
-import copy
 import shutil
 import sys
 import tempfile
@@ -85,7 +84,7 @@ def both_papers(app, doctree):
         path = Path(image["uri"])
         twin = path.with_name(f"{path.stem}-dark.png")
         if (DOCS / twin).exists():
-            other = copy.deepcopy(image)
+            other = image.copy()
             other["uri"] = str(twin)
             other["candidates"] = {"*": str(twin)}
             other["classes"] = [*other.get("classes", []), "only-dark"]
