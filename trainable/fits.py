@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ NO_FIT = Errors(math.nan, math.nan, math.nan, 1.0)
 def fit_task(
     name: str, task: Task, rng: np.random.Generator, network: Network | None = None, passes: Passes = DEFAULT
 ) -> GaussianMixture | None:
-    """The fit of that name on a task; None where the method has none (spectral for K > d)."""
+    """The fit of that name on a task; None where the method has none at all (spectral for K > d)."""
     X, K = task.X, task.mixture.n_components
     if name == "oracle":
         return oracle(task)
@@ -92,9 +93,7 @@ def fit_task(
     if name == "spectral":
         if X.shape[1] < K:
             return None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a best effort says that it is one
-            return fit_spectral(X, K, rng=rng, best_effort=True)
+        return _spectral(X, K, rng)
     assert network is not None
     if name == "raw":
         return estimate(network, X, K, rng)
@@ -113,6 +112,24 @@ def oracle(task: Task) -> GaussianMixture:
         deviations = [part.std(axis=0) if len(part) > 1 else np.ones(X.shape[1]) for part in parts]
         scales = np.maximum(deviations, 1e-6)
     return GaussianMixture(np.bincount(labels, minlength=K) / len(X), means, scales)
+
+
+def _spectral(X: NDArray[np.float64], K: int, rng: np.random.Generator) -> GaussianMixture:
+    """The algorithm's K components; where a sample's moments give only fewer, the data's mean for the others,
+    with equal shares."""
+    for found in range(K, 0, -1):
+        with warnings.catch_warnings(), contextlib.suppress(ValueError):
+            warnings.simplefilter("ignore")  # a best effort says that it is one
+            fit = fit_spectral(X, found, rng=rng, best_effort=True)
+            break
+    else:
+        found, fit = 0, GaussianMixture(np.ones(1), X.mean(axis=0, keepdims=True))
+    rest = K - found
+    if rest == 0:
+        return fit
+    weights = np.append(fit.weights[:found] * found / K, np.full(rest, 1 / K))
+    means = np.append(fit.means[:found], np.tile(X.mean(axis=0), (rest, 1)), axis=0)
+    return GaussianMixture(weights / weights.sum(), means)
 
 
 def _em_with_scales(

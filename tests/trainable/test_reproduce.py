@@ -174,6 +174,20 @@ def test_spectral_has_no_fit_for_more_components_than_dimensions():
     assert fit_task("spectral", task(d=3, K=3), np.random.default_rng(0)) is not None
 
 
+def test_spectral_with_fewer_components_than_asked_for():
+    """M2 with one positive eigenvalue, or none: what is found, and the data's mean."""
+    rng = np.random.default_rng(0)
+    line = np.array([[3.0, 0.0], [-1.0, 0.0]]).repeat([30, 90], axis=0) + 0.3 * rng.standard_normal((120, 2))
+    found = fit_task("spectral", Task(line, None, GaussianMixture([0.5, 0.5], np.eye(2))), rng)
+    assert np.allclose(found.weights, 0.5)
+    assert np.allclose(found.means[1], line.mean(axis=0))
+    assert not np.allclose(found.means[0], line.mean(axis=0), atol=0.3)
+    point = 0.01 * rng.standard_normal((60, 2))
+    found = fit_task("spectral", Task(point, None, GaussianMixture([0.5, 0.5], np.eye(2))), rng)
+    assert np.allclose(found.means, point.mean(axis=0))
+    assert np.allclose(found.weights, 0.5)
+
+
 def test_the_oracle_is_at_its_expected_error():
     """E = mean over k of E[1 / n_k] + pi_k (1 - pi_k) / N, here by the second-order expansion in 1 / N."""
     found, expected = [], []

@@ -1,0 +1,159 @@
+"""The page of the paper's experiments from the results that `trainable.reproduce` writes.
+
+    python -m trainable.reproduce fig2 --out docs/reproduced
+    python docs/reproduced.py
+
+writes reproduced.md beside this file, and the pictures in docs/reproduced.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE / "figures"))
+
+from frame import dark, png  # noqa: E402
+
+from trainable.experiments import EXPERIMENTS, training_of  # noqa: E402
+from trainable.reproduce_output import picture  # noqa: E402
+
+HEAD = """# The paper's experiments
+
+Made by `python docs/reproduced.py` from what `trainable.reproduce` writes. Every experiment of section 3 and
+Appendix E is one command,
+
+```bash
+python -m trainable.reproduce fig2 --quick
+python -m trainable.reproduce fig2
+```
+
+in minutes or in full, with 1280 tasks for each K as in the paper. It writes a table (CSV, JSON, Markdown) and a
+picture, goes on where it was cut off, and works on several processes or a cluster (`--jobs`, `--backend dask`).
+Every fit is kept, so that figures share what they have in common.
+
+The fits: *labels known* are shares and averages of the labelled samples, the floor; *EM* starts from N(0, I), as
+the paper's does, from one k-means++ start, or is the likeliest of ten; *spectral* is Algorithm A.2 where K is at
+most d; *TGMM* is a trained network's own estimate from one pass; *TGMM, then constructed EM* is the likeliest of
+four passes after five EM iterations of the construction. Means over the tasks of the l2-error after matching, half
+of a 95% interval, and in brackets the share of tasks in which a mean is off by more than a noise level. Values of
+the paper are read off its figures by eye.
+
+Networks come with the package for d = 2 and d = 8, small ones that were trained on a CPU; rows of others are
+*missing, not zero*, until they are trained. What that takes stands [below](#what-is-not-trained-yet).
+
+"""
+
+TEXTS = {
+    "fig2": "EM from the best of ten starts reaches the floor for d of 8 and more, and so does the refined "
+    "network at d = 8; a single start of EM does not, as it loses components. At d = 2, where clusters overlap, "
+    "the refined network is the best of all. The paper's figures for EM and TGMM are those of other "
+    "conventions: [reproduction notes](reproduction_notes.md).",
+    "fig3": "Rows for networks that were trained on fewer samples are missing.",
+    "fig4": "Means are moved by normal noise of sigma_p times the noise level in each coordinate, which the "
+    "network has not seen in training.",
+    "fig6": "Scales of their own for each component and coordinate; the paper's EM and ours then fit scales "
+    "too. The spectral algorithm assumes one known scale and is left out.",
+    "fig15": "Tested on the N that the network was trained on.",
+}
+
+
+def results(name: str) -> dict[str, Any] | None:
+    """What was committed of a figure."""
+    path = HERE / "reproduced" / f"{name}.json"
+    found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
+    return found
+
+
+def cell(row: dict[str, Any] | None) -> str:
+    """Mean, half-width and share of missed clusters."""
+    if row is None or row["l2"]["mean"] is None or math.isnan(row["l2"]["mean"]):
+        return ""
+    mean, half = row["l2"]["mean"], row["l2"]["half_width"]
+    return f"{mean:.3g} ± {half:.1g} ({100 * row['missed']:.1f}%)"
+
+
+def table(found: dict[str, Any]) -> str:
+    """A line for each place on the x-axis of each panel, a column for each fit."""
+    labels = list(dict.fromkeys(row["label"] for row in found["rows"]))
+    paper = {(row["panel"], row[found["x"]], row["fit"]): row["l2"] for row in found["paper"]}
+    shown = {"em_normal": "the paper's EM", "spectral": "the paper's spectral", "raw": "the paper's TGMM"}
+    columns = [fit for fit in shown if any(key[2] == fit for key in paper)]
+    head = ["", found["x"], *labels, *(shown[fit] for fit in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for panel, x in dict.fromkeys((row["panel"], row[found["x"]]) for row in found["rows"]):
+        rows = {row["label"]: row for row in found["rows"] if (row["panel"], row[found["x"]]) == (panel, x)}
+        values = [f"{paper[panel, x, fit]:g}" if (panel, x, fit) in paper else "" for fit in columns]
+        lines.append(
+            "| " + " | ".join([panel, f"{x:g}", *(cell(rows.get(n)) for n in labels), *values]) + " |"
+        )
+    return "\n".join(lines)
+
+
+def section(name: str, found: dict[str, Any]) -> str:
+    """One figure."""
+    number = name.removeprefix("fig")
+    networks = "; ".join(f"`{n}`: {about['network']}" for n, about in found["networks"].items())
+    parts = [
+        f"## Figure {number}: {found['title'][0].lower()}{found['title'][1:]}",
+        f"```bash\n{found['command']}\n```",
+        f"![{found['title']}: l2-error against {found['x']}](reproduced/{name}.png)",
+        TEXTS.get(name, ""),
+        table(found),
+    ]
+    if networks:
+        parts.append(f"Networks: {networks}.")
+    return "\n\n".join(part for part in parts if part) + "\n\n"
+
+
+def missing() -> str:
+    """Every network that some figure wants and that does not come with the package, with its cost."""
+    wanted: dict[str, list[str]] = {}
+    for name, experiment in EXPERIMENTS.items():
+        here = {c.network for point in experiment.points for c in point.curves if c.network}
+        for network in sorted(here):
+            wanted.setdefault(network, []).append(name)
+    shipped = {path.stem for path in (HERE.parent / "trainable/models").glob("*.json")}
+    lines = ["| network | for | command | tasks | operations |", "|---|---|---|---|---|"]
+    for network in sorted(wanted):
+        how = training_of(network)
+        work = "" if how.operations is None else f"{how.operations:.0e}"
+        note = " (at the paper's size)" if network in shipped else ""
+        lines.append(
+            f"| `{network}`{note} | {', '.join(wanted[network])} | `{how.command}` | {how.tasks / 1e6:.0f} million | {work} |"
+        )
+    return "\n".join(lines)
+
+
+def page() -> str:
+    """The whole page."""
+    found = {name: results(name) for name in EXPERIMENTS}
+    done = {name: value for name, value in found.items() if value is not None}
+    return (
+        HEAD
+        + "".join(section(name, value) for name, value in done.items())
+        + "## What is not trained yet\n\nEach is one command, resumable, and tested with a tiny budget "
+        "(`tests/trainable/test_reproduce.py`). Operations are six for each parameter, sample and task; a card "
+        "that does 3e14 of them in a second takes six minutes for 1e17.\n\n" + missing() + "\n"
+    )
+
+
+def main() -> None:
+    """Write page and pictures."""
+    (HERE / "reproduced.md").write_text(page())
+    for name in EXPERIMENTS:
+        found = results(name)
+        if found is not None:
+            for row in found["rows"]:
+                for metric in found["metrics"]:
+                    row[metric] = {k: math.nan if v is None else v for k, v in row[metric].items()}
+            (HERE / "reproduced" / f"{name}.png").write_bytes(png(picture(found)))
+            (HERE / "reproduced" / f"{name}-dark.png").write_bytes(png(dark(picture(found))))
+
+
+if __name__ == "__main__":
+    main()
