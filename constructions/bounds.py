@@ -75,7 +75,7 @@ def em_step_bound(X: Array, responsibilities: Array, levels: Levels) -> StepBoun
     weights = responsibilities.mean(axis=0)
     bound_weights = weights * math.expm1(2 * eta) + average
     bound_means = np.full(len(weights), math.inf)
-    t, largest = 2 * eta + eps, float(np.abs(X).max())
+    t, largest = 2 * eta + eps, float(np.linalg.norm(X, axis=1).max())
     for k, weight in enumerate(weights):
         outside = math.exp(2 * eta - log_A) / weight if weight > 0 else math.inf
         if outside >= 1:

@@ -31,6 +31,8 @@ from constructions.limits import (
     set_dtype,
     set_positive,
     set_sizes,
+    shown_above,
+    shown_below,
     shrink,
 )
 from constructions.mixture import Left, MixtureTransformer
@@ -194,7 +196,7 @@ class DiagonalEMTransformer(MixtureTransformer):
         """Sizes of the network for `n_iter` iterations, without building it.
 
         The norm is computed from functions of two units with the same Gram matrices; it is nan
-        where a function would have more than 2^27 pieces.
+        where a layer would have more than 2^27 hidden units.
         """
         if "program" in self.__dict__:
             return super().sizes(n_iter)
@@ -264,16 +266,16 @@ class DiagonalEMTransformer(MixtureTransformer):
         left = []
         if far > self.r_max:
             what = f"a sample {far:.6g} away from a mean in one coordinate"
-            left.append(Left("r_max", what, f"{far:.6g}"))
+            left.append(Left("r_max", what, shown_above(far, 6)))
         if weight < self.pi_min:
-            left.append(Left("pi_min", f"a weight {weight:.6g}", f"{weight:.6g}"))
-        for bound, scale, out in (
-            ("scale_min", least, least < self.scale_min),
-            ("scale_max", most, most > self.scale_max),
+            left.append(Left("pi_min", f"a weight {weight:.6g}", shown_below(weight, 6)))
+        for bound, scale, out, shown in (
+            ("scale_min", least, least < self.scale_min, shown_below),
+            ("scale_max", most, most > self.scale_max, shown_above),
         ):
             if out:
                 then = f"the E-step uses {bound} instead, and the error bound is to EM that does so too"
-                left.append(Left(bound, f"a scale {scale:.6g}", f"{scale:.6g}", then))
+                left.append(Left(bound, f"a scale {scale:.6g}", shown(scale, 6), then))
         return left
 
     def pooling(self, d: int, K: int) -> Pooling:

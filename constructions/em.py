@@ -23,6 +23,8 @@ from constructions.limits import (
     set_dtype,
     set_positive,
     set_sizes,
+    shown_above,
+    shown_below,
     shrink,
 )
 from constructions.mixture import Left, MixtureTransformer
@@ -180,7 +182,7 @@ class EMTransformer(MixtureTransformer):
         """Sizes of the network for `n_iter` iterations, without building it.
 
         The norm is computed from functions of two units with the same Gram matrices; it is nan
-        where a function would have more than 2^27 pieces.
+        where a layer would have more than 2^27 hidden units.
         """
         if "program" in self.__dict__:
             return super().sizes(n_iter)
@@ -236,9 +238,9 @@ class EMTransformer(MixtureTransformer):
         norm, weight = np.linalg.norm(state.means, axis=1).max(), np.min(state.weights)
         left = []
         if norm > self.r_max:
-            left.append(Left("r_max", f"a mean of norm {norm:.6g}", f"{norm:.6g}"))
+            left.append(Left("r_max", f"a mean of norm {norm:.6g}", shown_above(norm, 6)))
         if weight < self.pi_min:
-            left.append(Left("pi_min", f"a weight {weight:.6g}", f"{weight:.6g}"))
+            left.append(Left("pi_min", f"a weight {weight:.6g}", shown_below(weight, 6)))
         return left
 
     def pooling(self, d: int, K: int, N: int) -> Pooling:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,20 +67,34 @@ def check_log_range(log_A: float, pi_min: float, dtype: str) -> None:
             f"e^{limit:g}: give log_A in (0, {limit:g}]"
         )
     if -math.log(pi_min) > limit:
-        raise ValueError(f"pi_min = {pi_min:g} does not fit {dtype}; at least {math.exp(-limit):.2g} works")
+        raise ValueError(
+            f"pi_min = {pi_min:g} does not fit {dtype}; at least {shown_above(math.exp(-limit))} works"
+        )
 
 
 def check_rounding(eps: float, floor: float, of_what: str, cure: str) -> None:
     """ValueError if eps is far below the rounding error `floor`."""
     if eps < floor / 100:
-        advice = f"use eps >= {_shown_above(floor)} or {cure}" if floor < 0.99 else f"use {cure}"
+        advice = f"use eps >= {shown_above(floor)} or {cure}" if floor < 0.99 else f"use {cure}"
         raise ValueError(f"eps = {eps:g} is far below the rounding error {floor:.2g} of {of_what}; {advice}")
 
 
-def _shown_above(value: float) -> str:
-    """Two digits, rounded up."""
-    shown = f"{value:.2g}"
-    return shown if float(shown) >= value else f"{1.06 * value:.2g}"
+def shown_above(value: float, digits: int = 2) -> str:
+    """A positive number with so many digits, rounded up."""
+    return _shown(value, digits, ROUND_CEILING)
+
+
+def shown_below(value: float, digits: int = 2) -> str:
+    """A positive number with so many digits, rounded down."""
+    return _shown(value, digits, ROUND_FLOOR)
+
+
+def _shown(value: float, digits: int, rounding: str) -> str:
+    if not math.isfinite(value):
+        return f"{value}"
+    exact = Decimal(float(value))
+    last = Decimal((0, (1,), exact.adjusted() - digits + 1))
+    return f"{float(exact.quantize(last, rounding)):.{digits}g}"
 
 
 def check_bytes(eps: float, max_bytes: int, n_bytes: Callable[[float], int]) -> None:

@@ -65,6 +65,14 @@ def test_the_page_of_claims_is_that_of_the_committed_table():
         assert row["verdict"] != "open"
 
 
+def test_the_page_of_the_experiments_is_that_of_the_committed_results():
+    sys.path.append(str(ROOT / "docs/figures"))
+    spec = importlib.util.spec_from_file_location("reproduced_page", ROOT / "docs/reproduced.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "docs/reproduced.md").read_text() == module.page()
+
+
 def test_the_table_of_trained_networks_is_that_of_their_cards():
     text = (ROOT / "docs/tgmm.md").read_text()
     for path in (ROOT / "trainable/models").glob("*.json"):

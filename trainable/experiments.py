@@ -15,7 +15,6 @@ The figures of section 3.2 show the l2-error; those of Appendix E the accuracy a
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from typing import Literal, NamedTuple
 
 import torch
@@ -228,7 +227,7 @@ def paper_value(name: str, point: Point, fit: str) -> float | None:
 
 class Training(NamedTuple):
     """How the network of a name is trained, on how many tasks, and with how many operations: six for each
-    parameter, sample and task (forward and backward); None where the library of its backbone is missing."""
+    parameter, sample and task (forward and backward); None for a backbone of another library."""
 
     command: str
     tasks: int
@@ -240,7 +239,7 @@ def training_of(name: str) -> Training:
     network, training = preset(name)
     tasks = training.steps * training.batch
     operations = None
-    if network.backbone == "plain" or find_spec("transformers") is not None:
+    if network.backbone == "plain":
         with torch.device("meta"):
             parameters = sum(p.numel() for p in Network(network).parameters())
         operations = 6 * parameters * tasks * (training.min_samples + training.max_samples) / 2

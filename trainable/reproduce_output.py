@@ -78,7 +78,7 @@ def as_markdown(results: dict[str, Any]) -> str:
     if results["not trained"]:
         parts += ["", "Not trained yet, and not drawn:"]
     for name, how in results["not trained"].items():
-        work = "operations not counted without the extra hf"
+        work = "operations not counted"
         if how["operations"] is not None:
             work = f"{how['operations']:.0e} operations"
         cost = f"{how['tasks'] / 1e6:.0f} million tasks, {work}"
