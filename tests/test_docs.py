@@ -1,5 +1,6 @@
 """The pages of the docs: their code runs and prints what they say, their pictures, links and paths exist."""
 
+import importlib
 import importlib.util
 import json
 import re
@@ -37,6 +38,15 @@ def test_links_pictures_and_paths_exist(page):
     for name in re.findall(r"python -m ([\w.]+)", text):
         place = ROOT / name.replace(".", "/")
         assert place.with_suffix(".py").exists() or (place / "__main__.py").exists(), name
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "README.md"], ids=lambda page: page.name)
+def test_symbols_exist(page):
+    """`gmm.power_step(T, v)` and the like: a module, or a name in one."""
+    for name in re.findall(r"`((?:gmm|constructions|trainable|tests)(?:\.[A-Za-z_]\w*)+)", page.read_text()):
+        module, _, last = name.rpartition(".")
+        found = importlib.util.find_spec(name) if importlib.util.find_spec(module) else None
+        assert found is not None or hasattr(importlib.import_module(module), last), name
 
 
 def test_every_picture_is_shown():
