@@ -114,15 +114,16 @@ class DiagonalEMTransformer(MixtureTransformer):
         """Ranges, and errors of the approximations (of square and precision as the log of a factor)."""
         log_w, log_pi, square, (precision, log_v) = self.approximations
         ranges = ("r_max", "pi_min", "scale_min", "scale_max")
+        rounding = ROUNDOFF[self.dtype] / ROUNDOFF["float64"]
         return {
             **{name: getattr(self, name) for name in ranges},
             "log_A": self.range_log,
             "log_w_error": log_w.sup_error,
             "log_pi_error": log_pi.sup_error,
-            "square_factor": square.relative + square.rounding,
+            "square_factor": square.relative + rounding * square.rounding,
             "square_error_at_zero": square.absolute,
-            "precision_factor": precision.relative + precision.rounding,
-            "log_v_error": log_v.absolute + log_v.rounding,
+            "precision_factor": precision.relative + rounding * precision.rounding,
+            "log_v_error": log_v.absolute + rounding * log_v.rounding,
         }
 
     @property

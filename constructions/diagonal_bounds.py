@@ -133,7 +133,8 @@ def _moves(log_w: Array, eta: Array, k: int) -> tuple[Array, Array]:
 
 def _grown(log_w: Array, by: Array) -> Array:
     """w (e^by - 1), without overflow where w e^by is at most e."""
-    return np.where(by < 1, np.exp(log_w) * np.expm1(np.minimum(by, 1.0)), np.exp(log_w + by))
+    w = np.exp(log_w)
+    return np.where(by < 1, w * np.expm1(np.minimum(by, 1.0)), np.exp(log_w + by) - w)
 
 
 def _residual(levels: DiagonalLevels, distance: Array, size: Array) -> Array:
