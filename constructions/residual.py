@@ -287,7 +287,9 @@ def gate(layout: Layout, *, read: str, by: str, write: str, bound: float, one: s
     W1, W2 = np.zeros((2 * len(triples), layout.width)), np.zeros((layout.width, 2 * len(triples)))
     for unit, (x, e, target) in enumerate(triples):
         for row, sign in ((2 * unit, 1.0), (2 * unit + 1, -1.0)):
-            W1[row, x], W1[row, e], W1[row, constant] = sign, bound, -bound
+            W1[row, x] += sign
+            W1[row, e] += bound
+            W1[row, constant] -= bound
             W2[target, row] = sign
     return Units(W1, W2)
 

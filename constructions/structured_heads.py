@@ -57,7 +57,7 @@ def attention_pattern(activation: str, scores: Tensor, counts: Tensor | float, N
 
 
 def few_pairs(query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
-    """Rewrite 5 for queries and keys (r, N), values (w, N); None unless it leaves out most pairs."""
+    """Rewrite 5 for queries and keys (r, N), values (w, N); None unless it leaves out half of the blocks."""
     N = query.shape[1]
     middle_q, radius_q = _boxes(query)
     middle_k, radius_k = _boxes(key)

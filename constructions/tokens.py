@@ -12,6 +12,7 @@ SHARED, GROUPED, OWN = 0, 1, 2
 """How a coordinate varies: equal in all tokens, equal within groups of tokens, freely."""
 
 _MAX_GROUPS = 256
+_MIX = 0x1E3779B97F4A7C15  # odd, with bits all over
 _SAMPLE = 4096
 
 
@@ -109,12 +110,14 @@ class Tokens:
 def _look_up(H: Tensor, columns: list[int], groups: Tensor) -> Tensor:
     """For each token the group that its columns equal; arbitrary where none does."""
     bits = torch.int64 if H.dtype == torch.float64 else torch.int32
-    factors = [(2 * i + 1) * 0x9E3779B97F4A7C15 % 2**63 for i in range(len(columns))]
 
     def hashed(table: Tensor, picked: Any) -> Tensor:
         total = torch.zeros(len(table), dtype=torch.int64, device=table.device)
-        for factor, c in zip(factors, picked, strict=True):
-            total += (table[:, c].contiguous() + 0.0).view(bits).long() * factor
+        for c in picked:
+            # whole numbers have their bits at the top, where a product would lose them
+            entry = (table[:, c].contiguous() + 0.0).view(bits).long()
+            total = (total ^ entry ^ (entry >> 32)) * _MIX
+            total = total ^ (total >> 29)
         return total
 
     known, order = hashed(groups, range(len(columns))).sort()

@@ -305,7 +305,7 @@ def dense_mlp(block: _Block, H: Tensor, progress: tqdm[Any] | None = None) -> Te
     units = min(len(block.W1), max(1, TILE // 64))
     for first in range(0, len(block.W1), max(units, 1)):
         W1, W2 = block.W1[first : first + units], block.W2[:, first : first + units]
-        rows = max(1, TILE // len(W1))
+        rows = TILE // len(W1)
         for start in range(0, len(flat), rows):
             hidden = torch.relu(flat[start : start + rows] @ W1.T)
             update[start : start + rows] += hidden @ W2.T
