@@ -108,7 +108,7 @@ class SpectralBounds:
     @property
     def norms(self) -> tuple[float, float]:
         """v_min and v_max: f2 is at most 1.125 / s."""
-        return self.v_min, max(1.0, 1.125 * self.y_max)
+        return self.v_min, 1.125 * self.y_max
 
     @property
     def squares(self) -> tuple[float, float]:
