@@ -170,7 +170,10 @@ def three_heads(d0: int, *, bound: float = 1e3) -> TensorDesign:
 
 
 def normalised(d0: int, *, pi_min: float, delta: float = 1e-3) -> TensorDesign:
-    """Norm within delta of 1, and a thousandth of delta for rounding, for tensors with 1 <= |T(I, v, v)| <= pi_min^{-1/2} at unit v."""
+    """Norm within delta of 1, for tensors with 1 <= |T(I, v, v)| <= pi_min^{-1/2} at unit v.
+
+    What is complained of is a norm outside that by a thousandth of delta, which is left to rounding.
+    """
     if not 0 < pi_min <= 1:
         raise ValueError(f"pi_min must be in (0, 1], got {pi_min:g}")
     if not MIN_DELTA <= delta < 1:

@@ -120,8 +120,7 @@ def fit_em(
 
     An iteration stops when it gains less than `tol` nats per sample, or after `max_iter` steps.
     """
-    if n_init < 1 or max_iter < 1:
-        raise ValueError(f"n_init and max_iter must be at least 1, got {n_init} and {max_iter}")
+    _check_counts(n_init, max_iter)
     data = as_samples(X)
     fits = [
         converge(data, start_mixture(data, n_components, rng, start), max_iter=max_iter, tol=tol)
@@ -191,8 +190,9 @@ def estimate_scale(
 
     EM with a shared variance from `n_init` k-means++ starts; the most likely fit is kept.
     Dividing the data by the result gives noise of unit variance, the paper's model.
-    ValueError if the data have no spread.
+    ValueError if the data have no spread, or for counts below one.
     """
+    _check_counts(n_init, max_iter)
     data = as_samples(X)
     n, d = data.shape
     spread = float(np.sqrt(((data - data.mean(axis=0)) ** 2).mean()))
@@ -202,14 +202,10 @@ def estimate_scale(
     for _ in range(n_init):
         start = start_mixture(data, n_components, rng)
         weights, means, sigma = start.weights, start.means, spread
-        score, before = -np.inf, -np.inf
+        unit = GaussianMixture(weights, means / sigma)
+        score = unit.log_likelihood(data / sigma) - d * np.log(sigma)
         for _ in range(max_iter):
-            unit = GaussianMixture(weights, means / sigma)
-            score = unit.log_likelihood(data / sigma) - d * np.log(sigma)
-            if score - before < tol:
-                break
-            before = score
-            resp = unit.responsibilities(data / sigma)
+            resp, before = unit.responsibilities(data / sigma), score
             fitted = _m_step(data, resp, GaussianMixture(weights, means))
             weights, means = fitted.weights, fitted.means
             residual = sum(resp[:, k] @ ((data - means[k]) ** 2).sum(axis=1) for k in range(n_components))
@@ -218,5 +214,14 @@ def estimate_scale(
                 raise ValueError(
                     f"cannot estimate a noise level: {n_components} components fit the {n} samples exactly"
                 )
+            unit = GaussianMixture(weights, means / sigma)
+            score = unit.log_likelihood(data / sigma) - d * np.log(sigma)
+            if score - before < tol:
+                break
         fits.append((score, sigma))
     return max(fits)[1]
+
+
+def _check_counts(n_init: int, max_iter: int) -> None:
+    if n_init < 1 or max_iter < 1:
+        raise ValueError(f"n_init and max_iter must be at least 1, got {n_init} and {max_iter}")

@@ -108,7 +108,7 @@ def _by_quadrature(
     node, weight = roots_hermitenorm(n_nodes)
     nodes = np.stack(np.meshgrid(*[node] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
     product = np.stack(np.meshgrid(*[weight] * rank, indexing="ij"), axis=-1).reshape(-1, rank)
-    density = product.prod(axis=1) / (2 * np.pi) ** (rank / 2)
+    density = product.prod(axis=1)  # up to a factor, which cancels
     mass, moment = np.zeros(K), np.zeros((K, target.dim))
     for share, mean in zip(target.weights, target.means, strict=True):
         resp = _weigh(mixture, basis, nodes + mean @ basis) * (share * density)[:, None]

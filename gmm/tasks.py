@@ -98,7 +98,8 @@ class TaskDistribution:
         for _ in range(100_000):
             means = rng.uniform(-self.mean_range, self.mean_range, size=shape)
             direction = means / np.linalg.norm(means, axis=1, keepdims=True)
-            cosine = direction @ direction.T - 2 * np.eye(n_components)
+            cosine = direction @ direction.T
+            np.fill_diagonal(cosine, -np.inf)
             if cosine.max() <= self.max_cosine:
                 return means
         raise ValueError(
