@@ -55,10 +55,10 @@ TEXTS = {
     "overlap, the refined network is the best of all. The sizes of the paper's figures for EM and TGMM are "
     "those of other conventions: [reproduction notes](reproduction_notes.md).",
     "fig3": "Rows for networks that were trained on fewer samples are missing.",
-    "fig4": "Means are moved by normal noise of sigma_p times the noise level in each coordinate. The network has "
-    "not seen such means in training: its own estimate drifts away, to errors as large as those of EM from "
-    "N(0, I). Yet it remains a start from which five EM layers, written down and not trained, reach the floor, "
-    "in all but at most one of 128 tasks.",
+    "fig4": "Means are moved by normal noise of sigma_p times the noise level in each coordinate. The "
+    "network has not seen such means in training: its own estimate drifts away, to errors as large as those "
+    "of EM from N(0, I). Yet it remains a start from which five EM layers, written down and not trained, "
+    "reach the floor, in all but at most one of 128 tasks.",
     "fig6": "Scales of their own for each component and coordinate; the paper's EM and ours then fit scales "
     "too. The spectral algorithm assumes one known scale and is left out.",
     "fig15": "Tested on the N that the network was trained on.",
