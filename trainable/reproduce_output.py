@@ -91,7 +91,7 @@ def picture(results: dict[str, Any]) -> Figure:
     rows, metrics = results["rows"], results["metrics"]
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     figure = Figure(figsize=(3.6 * len(panels), 3.1 * len(metrics) + 1.3), layout="constrained")
-    every = figure.subplots(len(metrics), len(panels), squeeze=False, sharex="col", sharey="row")
+    every = figure.subplots(len(metrics), len(panels), squeeze=False, sharex="col")
     labels = list(dict.fromkeys(row["label"] for row in rows))
     for line, metric in zip(every, metrics, strict=True):
         for axes, panel in zip(line, panels, strict=True):
@@ -106,6 +106,9 @@ def picture(results: dict[str, Any]) -> Figure:
                 _paper(axes, [row for row in results["paper"] if row["panel"] == panel], results["x"])
                 axes.set_yscale("log")
             axes.grid(True, color=GREY, alpha=0.3)
+            if axes is not line[0] and metric != "log_likelihood":  # densities depend on the dimension
+                axes.sharey(line[0])
+                axes.tick_params(labelleft=False)
         line[0].set_ylabel(METRICS[metric])
     for axes, panel in zip(every[0], panels, strict=True):
         axes.set_title(panel)
