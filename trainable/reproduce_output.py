@@ -95,6 +95,9 @@ def picture(results: dict[str, Any]) -> Figure:
     labels = list(dict.fromkeys(row["label"] for row in rows))
     for line, metric in zip(every, metrics, strict=True):
         for axes, panel in zip(line, panels, strict=True):
+            if axes is not line[0] and metric != "log_likelihood":  # densities depend on the dimension
+                axes.sharey(line[0])
+                axes.tick_params(labelleft=False)
             for label in labels:
                 _curve(
                     axes,
@@ -106,9 +109,6 @@ def picture(results: dict[str, Any]) -> Figure:
                 _paper(axes, [row for row in results["paper"] if row["panel"] == panel], results["x"])
                 axes.set_yscale("log")
             axes.grid(True, color=GREY, alpha=0.3)
-            if axes is not line[0] and metric != "log_likelihood":  # densities depend on the dimension
-                axes.sharey(line[0])
-                axes.tick_params(labelleft=False)
         line[0].set_ylabel(METRICS[metric])
     for axes, panel in zip(every[0], panels, strict=True):
         axes.set_title(panel)
