@@ -30,7 +30,7 @@ def row(fit, d, K):
 
 
 def floor(K):
-    """Expected l2-error of shares and averages of labelled samples, over weights U(.2, .8) divided by their sum.
+    """Expected l2-error of shares and averages of labelled samples, weights U(.2, .8) divided by their sum.
 
     An average of n samples is off by 1/n in each coordinate; one of none is 0, off by the mean's own square.
     """
