@@ -53,9 +53,9 @@ TEXTS = {
     "fig2": "EM from the best of ten starts reaches the floor for d of 8 and more, and so does the refined "
     "network at d = 8; a single start of EM does not, as it loses components. At d = 2, where clusters "
     "overlap, the refined network is the best of all. The sizes of the paper's figures for EM and TGMM are "
-    "those of other conventions: [reproduction notes](reproduction_notes.md). The spectral algorithm fails on "
-    "a fifth of the tasks at d = 2: with as many components as dimensions the second moments can be almost "
-    "singular, and whitening divides by that.",
+    "those of other conventions: [reproduction notes](reproduction_notes.md). The spectral algorithm fails "
+    "on a fifth of the tasks at d = 2: with as many components as dimensions the second moments can be "
+    "almost singular, and whitening divides by that.",
     "fig3": "Rows for networks that were trained on fewer samples are missing.",
     "fig4": "Means are moved by normal noise of sigma_p times the noise level in each coordinate. The "
     "network has not seen such means in training: its own estimate drifts away, to errors as large as those "

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -202,14 +203,18 @@ def test_a_cluster_finds_the_same(tiny):
         (["--draw"], "No such file"),
     ],
 )
-def test_bad_input_is_one_line(tiny, arguments, message):
-    folder, run = tiny
-    done, calls = run(*arguments)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert calls == []
+def test_bad_input_is_one_line(tiny, arguments, message, monkeypatch, capsys):
+    folder, _ = tiny
+    frame()
+    monkeypatch.setattr(sys, "argv", ["tiny.py", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(folder / "tiny.py"), run_name="__main__")
+    error = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert message in error
+    assert error.count("\n") == 1
     assert {path.name for path in folder.iterdir()} == {"calls", "tiny.py"}
+    assert (folder / "calls").read_text() == ""
 
 
 # ---- numbers computed anew

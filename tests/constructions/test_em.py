@@ -103,7 +103,7 @@ def test_dense_and_structured_agree_and_stay_under_the_bound(case):
 @pytest.mark.slow
 def test_the_median_gap_is_proportional_to_eps():
     levels = [1e-1, 1e-2, 1e-3, 1e-4]
-    cases = [case for case in em_cases(60, seed=13, max_samples=1000) if len(case.X) >= 50]
+    cases = [case for case in em_cases(60, seed=13, max_samples=300) if len(case.X) >= 50]
     medians = []
     for eps in levels:
         gaps = []
