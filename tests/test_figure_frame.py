@@ -142,6 +142,7 @@ def test_numbers_and_both_pictures(tiny):
     assert (folder / "tiny-dark.png").read_bytes() != before
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_off(tiny):
     folder, run = tiny
     done, calls = run(STOP_AT="2")
@@ -158,6 +159,7 @@ def test_it_goes_on_where_it_was_cut_off(tiny):
     assert not list(folder.glob("*.part"))
 
 
+@pytest.mark.slow
 def test_what_another_state_of_the_script_found_is_not_taken(tiny):
     folder, run = tiny
     run(STOP_AT="2")

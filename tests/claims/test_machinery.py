@@ -208,6 +208,7 @@ def test_a_run_tells_of_every_claim(suite):
     )
 
 
+@pytest.mark.slow
 def test_rows_merge_over_workers_and_equal_those_of_one_process(suite):
     assert suite("-n", "2")[1] == suite("-n", "0")[1]
 
