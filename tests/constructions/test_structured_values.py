@@ -9,7 +9,7 @@ import torch
 from constructions import Layer, Transformer, structured, structured_heads, tokens
 from constructions.structured_heads import attention_pattern, few_pairs, head_plans
 from constructions.structured_mlp import HiddenUnits, Table
-from constructions.tokens import GROUPED, OWN, SHARED, Tokens
+from constructions.tokens import GROUPED, OWN, SHARED, Tokens, _look_up
 from constructions.weights import Head
 
 
@@ -203,9 +203,19 @@ def test_a_pass_does_not_write_tokens_out(monkeypatch):
 CHUNK = 2**15
 
 
-def test_a_column_of_a_chunk_takes_a_quarter_of_a_mebibyte():
+@pytest.mark.parametrize("N", [CHUNK, CHUNK + 1])
+def test_a_column_of_a_chunk_takes_a_quarter_of_a_mebibyte(N):
     assert 8 * structured._CHUNK == 2**18
-    assert structured._CHUNK == CHUNK
+    chunks = list(structured.Evaluator(torch.zeros(N, 1))._chunks())
+    assert [(part.start, part.stop) for part in chunks] == [(0, CHUNK), (CHUNK, N)][: 1 + N - CHUNK]
+
+
+def test_rows_that_equal_no_group_have_the_place_of_some_group():
+    """Every number but one is unlike the only group; their hashes lie on both sides of its own."""
+    H = tensor(np.arange(1000.0)[:, None])
+    places = _look_up(H, [0], H[500:501])
+    assert places.tolist() == [0] * 1000
+    assert _look_up(H, [0], H[::2])[::2].tolist() == list(range(500))
 
 
 @pytest.mark.parametrize("activation", ["softmax", "relu"])
