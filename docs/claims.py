@@ -25,7 +25,13 @@ pytest --claims --claims-json=docs/claims.json
 
 Every claim of the paper's appendices, and of the parts of the main text that they rest on, has a number
 here; the tests that decide it are marked with it. `pytest -k "Lemma C.4"` or `pytest -k "Claim 69"` runs
-those of one, and `--claims-seed N` runs them on other random numbers.
+those of one, and `--claims-seed N` runs them on other random numbers. No verdict depends on them:
+
+```bash
+for seed in $(seq 10); do pytest --claims --claims-seed $seed; done
+```
+
+ends ten times with the verdicts below. Margins at the level of rounding differ from one processor to another.
 
 * **holds**: checked in the way that the column *check* says; *exact* over fractions, integers or to
   rounding, *symbolic* for identities of polynomials, *certified* by interval arithmetic, *bound* for a
@@ -39,7 +45,10 @@ those of one, and `--claims-seed N` runs them on other random numbers.
 * **not checkable**: nothing that a computation could decide.
 
 Behind each check stand the largest measured figure, what it has to stay below, and the number of cases.
-Every check is also run on broken twins, which it has to reject; they are named in `claims.json`.
+Every check is also run on broken twins, which it has to reject; they are named in `claims.json`. Beyond
+those, `python -m tests.mutate --all` (hours) breaks the constructions and the reference code at every sign,
+index, bound, factor and transpose, and lists what no test noticed; mutants that compute the same stand in
+`tests/mutate/equivalent.toml`, with the proof.
 
 """
 
