@@ -125,6 +125,7 @@ def test_what_is_not_drawn_stays_so_in_the_dark():
 # ---- runs
 
 
+@pytest.mark.slow
 def test_numbers_and_both_pictures(tiny):
     folder, run = tiny
     done, calls = run()

@@ -213,6 +213,7 @@ def test_rows_merge_over_workers_and_equal_those_of_one_process(suite):
     assert suite("-n", "2")[1] == suite("-n", "0")[1]
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_numbers(suite):
     assert suite("-n", "0", "--claims-seed", "1")[1][1]["measured"] != suite("-n", "0")[1][1]["measured"]
 

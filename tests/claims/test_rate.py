@@ -63,6 +63,7 @@ def test_the_rate_to_a_million():
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 def test_the_rate_to_a_million_again():
     found = COMMITTED
     for row in found["rows"]:

@@ -279,6 +279,7 @@ def test_help_and_version(demo):
     assert out.startswith("constructions.em_demo ")
 
 
+@pytest.mark.slow
 def test_as_a_command(tmp_path):
     """The real process: exit statuses, streams, and a reader that leaves early."""
     command = [sys.executable, "-m", em_demo.PROGRAM]

@@ -95,6 +95,7 @@ def test_sample_error_falls_as_the_root_of_the_size(variance):
 
 
 @pytest.mark.heavy
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", [1.0, "estimate"])
 def test_sample_error_falls_as_the_root_of_the_size_up_to_a_million(variance):
     sizes = [10_000, 30_000, 100_000, 300_000, 1_000_000]

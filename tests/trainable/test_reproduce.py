@@ -75,6 +75,7 @@ def test_an_untrained_network_has_a_command_and_no_row(fig3):
     assert (folder / "fig3.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was_cut_off(fig3, tmp_path):
     folder, found = fig3
     kept = (folder / "tasks.jsonl").read_bytes()
