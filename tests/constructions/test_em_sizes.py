@@ -269,7 +269,7 @@ def test_float32_is_within_1e_4_up_to_means_of_norm_30(offset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("offset", [60.0, 250.0])
+@pytest.mark.parametrize("offset", [60.0, 120.0, 250.0])
 def test_float32_beyond_that_is_a_small_multiple_of_u_r_squared(offset):
     """u = 2^-24; the printed c is what `pytest -rP` shows."""
     found = float32_gaps(r_max=1.3 * offset, offset=offset, eps=1e-2, count=6)

@@ -67,7 +67,7 @@ def test_exact_moments(first):
 @pytest.mark.slow
 def test_sixteen_dimensions_five_components_six_restarts():
     net = network(16, 5, n_power=4, n_restarts=6, n_polish=10, pi_min=0.03, c_max=1024.0, n_max=4096)
-    for seed, (d, K, N) in enumerate([(12, 5, 3000), (16, 4, 2000)]):
+    for seed, (d, K, N) in enumerate([(12, 5, 4000), (16, 4, 2000), (9, 5, 3000), (6, 2, 1500)]):
         X = samples(d, K, N, np.random.default_rng(seed))
         apart = distance(net.run(X, K), reference(net, X, K))
         print(f"difference {apart:.2g}, {net.sizes().layers} layers, D = {net.sizes().width}")

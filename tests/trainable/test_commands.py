@@ -60,7 +60,7 @@ def test_the_shipped_network_for_eight_dimensions(K):
 @pytest.mark.slow
 def test_the_cards_errors_are_found_again():
     """The first tasks of the evaluation, on this machine."""
-    options = evaluate.Options(model="tgmm-d8", tasks=24)
+    options = evaluate.Options(model="tgmm-d8", tasks=60)
     table = evaluate.evaluate(network_of("tgmm-d8"), options)
     for K, row in table.items():
         committed = card("tgmm-d8")["evaluation"]["as stored"][K]

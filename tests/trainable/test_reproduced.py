@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-RESULTS = json.loads((Path(__file__).parents[2] / "docs" / "reproduced" / "fig2.json").read_text())
+from trainable.reproduce_output import picture
+
+FOLDER = Path(__file__).parents[2] / "docs" / "reproduced"
+RESULTS = json.loads((FOLDER / "fig2.json").read_text())
 
 N, COMPONENTS, DIMS = 128, (2, 3, 4, 5), (2, 8, 32, 128)
 
@@ -46,7 +49,7 @@ def test_the_floor_is_that_of_a_closed_form(K):
     for d in DIMS:
         l2 = row("oracle", d, K)["l2"]
         assert abs(l2["mean"] - floor(K)) < 1.5 * l2["half_width"] + 1e-4, (d, K)
-        # neither that of other K nor without the shares' error would do
+        # that of another K would not do
         wrong = [floor(other) for other in COMPONENTS if other != K]
         assert all(abs(l2["mean"] - value) > 3 * l2["half_width"] for value in wrong)
 
@@ -64,3 +67,14 @@ def test_em_agrees_with_other_code(fit):
     assert apart.keys() <= {(128, 5)}
     # a lost component costs at least 2 of l2-error (that of a fifth of the means, at 10 or more)
     assert all(0 < difference < 2 * 2 / THEIRS for difference in apart.values())
+
+
+@pytest.mark.parametrize("name", ["fig12", "fig14"])
+def test_no_curve_is_cut_off(name):
+    drawn = picture(json.loads((FOLDER / f"{name}.json").read_text()))
+    for axes in drawn.axes:
+        low, high = axes.get_ylim()
+        assert axes.lines
+        for line in axes.lines:
+            values = np.asarray(line.get_ydata(), dtype=float)
+            assert low <= values.min() <= values.max() <= high
